@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 
@@ -67,6 +68,15 @@ class Signals:
     encoder_keys: Tensor | None = None
     last_query_attention: Tensor | None = None
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the supplied signals; the CPU when a method asked for none."""
+        for signal in Signal:
+            value: Tensor | None = getattr(self, signal.value)
+            if value is not None:
+                return value.device
+        return torch.device("cpu")
+
     def require(self, signal: Signal) -> Tensor:
         """Return a declared signal; asking for one that was not declared in `needs` is a programming error."""
         value: Tensor | None = getattr(self, signal.value)
@@ -84,6 +94,8 @@ class Selection:
             Indices count rows as the signals do: after an encoder with CLS, row 0 is CLS and patch i is row i + 1.
             Inside the decoder `keep` is strictly ascending.
         mix: [K, R] float32 or None. When given, slot = mix @ rows (float32, cast back); pruning leaves it None.
+
+    Both lie on the device of the signals the method read, or on the CPU when it read none (`Signals.device`).
     """
 
     keep: Tensor
