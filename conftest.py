@@ -1,0 +1,57 @@
+"""No test reaches another machine: connections and look-ups other than loopback fail, unless marked `network`."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+# Before any test imports a hub client: what is not on disk does not exist.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+class NetworkBlocked(RuntimeError):
+    """A test tried to reach another machine."""
+
+
+@pytest.fixture(autouse=True)
+def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if request.node.get_closest_marker("network") is None:
+        for name in ("connect", "connect_ex"):
+            monkeypatch.setattr(socket.socket, name, _guarded_connect(getattr(socket.socket, name)))
+        monkeypatch.setattr(socket, "getaddrinfo", _guarded_lookup(socket.getaddrinfo))
+    yield
+
+
+def _guarded_connect(connect: Any) -> Any:
+    def guarded(self: socket.socket, address: Any) -> Any:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            _refuse_unless_loopback(address[0])
+        return connect(self, address)
+
+    return guarded
+
+
+def _guarded_lookup(lookup: Any) -> Any:
+    def guarded(host: Any, *rest: Any, **options: Any) -> Any:
+        _refuse_unless_loopback(host)
+        return lookup(host, *rest, **options)
+
+    return guarded
+
+
+def _refuse_unless_loopback(host: Any) -> None:
+    name = host.decode() if isinstance(host, bytes) else host
+    if name in (None, "", "localhost"):
+        return
+    try:
+        if ipaddress.ip_address(name).is_loopback:
+            return
+    except ValueError:
+        pass
+    raise NetworkBlocked(f"a test tried to reach '{name}'; tests are offline (mark it `network` if it must).")
