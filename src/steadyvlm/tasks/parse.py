@@ -7,10 +7,10 @@ runs of the same text differ.
 
 Source: the rules were chosen by weighing the parsers of lmms-eval, LLaVA (official POPE script) and VLMEvalKit
 against real prediction files.
-Differs from VLMEvalKit, whose rules 4 and 5 are in `choice_letter`: in rule 4 a bare "A" is an article only if a word follows it ("The best option is A" ends
-in a letter, like the same sentence with B); in rule 5 options are found as whole words, and an option that only occurs
-inside a longer one ("left" in "top left") is not counted; a letter that names no option switches off the other letter
-rules, so that "The answer is C, not A" is not read as A when there is no C.
+Differs, from VLMEvalKit, whose rules are 4 and 5 of `choice_letter`: in rule 4 a bare "A" is an article only if a word
+follows it ("The best option is A" ends in a letter, like the same sentence with B); in rule 5 options are found as
+whole words, and an option that only occurs inside a longer one ("left" in "top left") is not counted. A letter that
+names no option switches off the other letter rules: without an option C, "The answer is C, not A" is not read as A.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ YES_NO_WINDOW = 200
 
 _YES_NO = re.compile(r"\b(?:yes|no)\b")
 _NEGATION = re.compile(
-    r"(?:not\b|(?:(?:it|there|this|that|he|she|they) )?"
-    r"(?:is|are|was|were|do|does|did|can|could|has|have)(?:n['\u2019]?t\b| not\b))"
+    r"(?:not\b(?! (?:sure|certain|clear|enough|possible|applicable))"
+    r"|(?:(?:it|there|this|that|he|she|they) )?(?:is|are|was|were|do|does|did|has|have)(?:n['\u2019]?t\b| not\b))"
 )
 _PUNCTUATION = ".()[],:;!*#{}"
 _LEADING = re.compile(r"\(?([A-Za-z])\)(?=\s|$)|([A-Za-z])[.:](?=\s|$)")

@@ -138,7 +138,8 @@ def check_gold(kind: AnswerKind, references: Sequence[str], choices: Sequence[st
     if not references:
         raise SampleError("there is no reference answer; add one, or leave the question out.")
     if kind == "choice":
-        _check_options(references[0], choices)
+        check_options(choices)
+        _check_gold_letter(references[0], option_letters(choices))
     elif choices:
         raise SampleError(f"there are options, but the kind is '{kind}'; use kind 'choice' or remove the options.")
     if kind == "yes_no" and yes_no_gold(references[0]) not in ("yes", "no"):
@@ -152,11 +153,19 @@ def check_gold(kind: AnswerKind, references: Sequence[str], choices: Sequence[st
         raise SampleError(f"kind '{kind}' takes one reference, found {len(references)}; keep the right one.")
 
 
-def _check_options(gold: str, choices: Sequence[str]) -> None:
+def check_options(choices: Sequence[str]) -> None:
+    """Check that options can be lettered and compared by their texts.
+
+    Raises:
+        SampleError: for fewer than 2 or more than 26 options, or one without a text.
+    """
     if not 2 <= len(choices) <= len(string.ascii_uppercase):
         raise SampleError(f"a choice needs 2 to {len(string.ascii_uppercase)} options, found {len(choices)}.")
     for letter in option_letters(choices):
         if option_text(choices, letter) in ("", UNPARSED):
             raise SampleError(f"option {letter} is empty or reserved; give every option a text.")
-    if len(gold) != 1 or gold not in option_letters(choices):
-        raise SampleError(f"the gold option is {gold[:80]!r}; write one of {', '.join(option_letters(choices))}.")
+
+
+def _check_gold_letter(gold: str, letters: str) -> None:
+    if len(gold) != 1 or gold not in letters:
+        raise SampleError(f"the gold option is {gold[:80]!r}; write one of {', '.join(letters)}.")
