@@ -1,0 +1,19 @@
+"""Quantisers: weights (and activations) in fewer bits, one file per method.
+
+A row in the table enrols a quantiser everywhere: the contract tests, the recipe text, the command line and the docs.
+"""
+
+from __future__ import annotations
+
+from steadyvlm.registry import Registry
+
+QUANTIZERS = Registry(
+    "quantizer",
+    {
+        "rtn": "steadyvlm.quantization.rtn:RTN",
+        "llm_int8": "steadyvlm.quantization.llm_int8:LLMInt8",
+    },
+    group="steadyvlm.quantizers",
+)
+
+__all__ = ["QUANTIZERS"]
