@@ -1,0 +1,116 @@
+"""Answers while they are written: when to stop, what the first token could have been, what it all cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from steadyvlm.engine.cache import LayerGroup
+from steadyvlm.engine.vision import Prepared
+from steadyvlm.models.adapter import VisionLanguageModel
+from steadyvlm.records import Cost, Failure, Generation, KeptTokens, StopReason, TokenLogprob
+
+
+@dataclass(slots=True)
+class Answer:
+    """One answer in the making.
+
+    Attributes:
+        limit: tokens it may have.
+        kept: records of every selection so far.
+        failure: why it was given up, if it was.
+        reason: why it stopped, None while it goes on.
+    """
+
+    limit: int
+    stop: tuple[str, ...]
+    kept: list[KeptTokens]
+    prompt_tokens: int
+    failure: Failure | None = None
+    reason: StopReason | None = None
+    token_ids: list[int] = field(default_factory=list)
+    top: tuple[TokenLogprob, ...] = ()
+    text: str = ""
+
+    @property
+    def done(self) -> bool:
+        """Whether no more tokens are wanted."""
+        return self.reason is not None or self.failure is not None
+
+    def add(self, token_id: int, model: VisionLanguageModel) -> None:
+        """Take the next token and decide whether the answer is complete."""
+        self.token_ids.append(token_id)
+        if token_id in model.info.eos_token_ids:
+            self.reason = "eos"
+        elif self.stop and any(text in model.text(self.token_ids) for text in self.stop):
+            self.reason = "stop"
+        elif len(self.token_ids) >= self.limit:
+            self.reason = "length"
+
+    def finish(
+        self, model: VisionLanguageModel, time_ms: float, tokens: Sequence[int], visual: Sequence[int], token_bytes: int
+    ) -> Generation | Failure:
+        """Return the record.
+
+        Args:
+            model: decodes the text.
+            time_ms: this answer's share of the batch's wall time.
+            tokens: prompt tokens each layer processed.
+            visual: visual tokens among them.
+            token_bytes: bytes of one token's keys and values in one layer.
+        """
+        if self.failure is not None:
+            return self.failure
+        text = model.text(self.token_ids)
+        cuts = [text.find(end) for end in self.stop if end in text]
+        text = text[: min(cuts)] if cuts else text
+        answered = len(self.token_ids) - 1  # the last token was never fed back
+        cost = Cost(
+            time_ms=time_ms,
+            prompt_tokens=self.prompt_tokens,
+            generated_tokens=len(self.token_ids),
+            visual_tokens_per_layer=tuple(visual),
+            cache_bytes=(sum(tokens) + answered * len(tokens)) * token_bytes,
+        )
+        assert self.reason is not None, "an unfinished answer has no record"
+        margin = self.top[0].logprob - self.top[1].logprob
+        return Generation(text.strip(), tuple(self.token_ids), self.reason, self.top, margin, tuple(self.kept), cost)
+
+
+def first_tokens(model: VisionLanguageModel, logits: Tensor, top_k: int) -> list[tuple[TokenLogprob, ...]]:
+    """Return the `top_k` likeliest first tokens of each row of float32 logits [B, V], likeliest first.
+
+    Log-probabilities are taken in float32; equal ones are ordered by token id.
+    """
+    count = max(2, min(top_k, logits.shape[-1]))
+    values, ids = logits.topk(count, dim=-1)
+    logprobs = (values - torch.logsumexp(logits, dim=-1, keepdim=True)).tolist()
+    found = []
+    for row_ids, row_values, row in zip(ids.tolist(), values.tolist(), logprobs, strict=True):
+        ranked = sorted(zip(row_values, row_ids, row, strict=True), key=lambda item: (-item[0], item[1]))
+        found.append(tuple(TokenLogprob(token, model.token_text(token), value) for _, token, value in ranked))
+    return found
+
+
+def new_answers(
+    ready: Sequence[Prepared], model: VisionLanguageModel, limit: int, stop: tuple[str, ...]
+) -> list[Answer]:
+    """Return an empty answer per prompt; none may outgrow the positions the model was made for."""
+    return [
+        Answer(
+            limit=min(limit, model.info.max_positions - item.prompt_tokens),
+            stop=stop,
+            kept=list(item.kept),
+            prompt_tokens=item.prompt_tokens,
+        )
+        for item in ready
+    ]
+
+
+def tokens_per_layer(groups: Sequence[LayerGroup], row: int) -> tuple[list[int], list[int]]:
+    """Return, for one sequence, all prompt tokens and the visual tokens of every layer."""
+    layers = [group for group in groups for _ in group.layers]
+    return [group.lengths[row] for group in layers], [group.counts[row] for group in layers]

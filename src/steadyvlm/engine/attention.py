@@ -1,0 +1,68 @@
+"""The three ways attention is computed here, all through torch's fused kernel.
+
+Sequences of a batch are padded on the right. In the prompt, causality alone hides the padding from every real token,
+so the fast causal kernel runs without a mask, whatever the lengths. Afterwards one new row per sequence looks at its
+own past; there a mask [B, S] hides padding, and only when lengths differ.
+
+Differs: transformers pads on the left and materialises a [B, 1, T, T] mask as soon as lengths differ.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from steadyvlm.models.adapter import Rotary
+
+
+def rotate(heads: Tensor, rotary: Rotary) -> Tensor:
+    """Return `heads` [B, H, T, d] turned by the angles of their positions."""
+    return heads * rotary.cos + heads.roll(heads.shape[-1] // 2, dims=-1) * rotary.signed_sin
+
+
+def prompt_attention(queries: Tensor, keys: Tensor, values: Tensor, *, scaling: float, mask: Tensor | None) -> Tensor:
+    """Attend causally from every row.
+
+    Args:
+        queries: [B, H, T, d].
+        keys: [B, H_kv, T, d]; H is a multiple of H_kv.
+        values: as keys.
+        scaling: factor on the products.
+        mask: [B, 1, T, T] bool, True where a row may look, causality included; None for plain causality.
+    """
+    grouped = queries.shape[1] != keys.shape[1]
+    return scaled_dot_product_attention(
+        queries, keys, values, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
+    )
+
+
+def row_attention(query: Tensor, keys: Tensor, values: Tensor, *, scaling: float, visible: Tensor | None) -> Tensor:
+    """Attend from one row per sequence to all keys that are visible to it.
+
+    Args:
+        query: [B, H, 1, d].
+        keys: [B, H_kv, S, d].
+        values: as keys.
+        scaling: factor on the products.
+        visible: [B, S] bool; None when every key is visible.
+    """
+    batch, heads, _, width = query.shape
+    # Heads that share keys become the rows of one small matrix: no copies of keys, no special kernel.
+    folded = query.reshape(batch, keys.shape[1], heads // keys.shape[1], width)
+    mask = None if visible is None else visible[:, None, None, :]
+    attended = scaled_dot_product_attention(folded, keys, values, attn_mask=mask, scale=scaling)
+    return attended.reshape(batch, heads, 1, width)
+
+
+def row_probabilities(query: Tensor, keys: Tensor, *, scaling: float, visible: Tensor | None) -> Tensor:
+    """Return the attention probabilities [B, H, S] float32 of one row per sequence; arguments as `row_attention`.
+
+    The softmax runs in float32 over all visible keys.
+    """
+    batch, heads, _, width = query.shape
+    folded = query.reshape(batch, keys.shape[1], heads // keys.shape[1], width).float()
+    scores = (folded @ keys.float().transpose(2, 3) * scaling).reshape(batch, heads, -1)
+    if visible is not None:
+        scores = scores.masked_fill(~visible[:, None, :], -torch.inf)
+    return scores.softmax(dim=-1)

@@ -1,0 +1,190 @@
+"""What the engine drives: the one protocol every model family implements.
+
+An adapter knows the family (module names, prompt layout, projector, rotary angles) and nothing about reductions,
+caches or batches of unequal length. The engine knows those and nothing about the family. Adding a family is one file
+that implements `VisionLanguageModel` and one parity test on a tiny random model.
+
+Letters: B batch, T sequence, I images, R encoder rows (a leading CLS row included when there is one), N visual
+tokens, H heads, D width, d head width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from steadyvlm.reduction.base import Signal
+
+IMAGE_SLOT = -1
+"""Stands in a tokenised prompt for one whole image; the engine replaces it by that image's visual tokens."""
+
+Part = Literal["language", "connector", "vision"]
+"""What linears a quantiser may ask for (`quantization.base.PARTS`): decoder layers, projector, vision encoder.
+
+Embeddings and the output head belong to no part."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Sizes of a model, in the words the engine and the cost estimates use.
+
+    Attributes:
+        name: what the user loaded (a registered name, folder or hub id).
+        family: Hugging Face model types, vision and text backbone included ("llava/clip_vision_model/llama").
+        num_layers, num_heads, num_kv_heads, head_dim, width, mlp_width: sizes of the decoder.
+        vocabulary: entries of the output head.
+        encoder_rows: R, rows of the vision feature layer per image.
+        has_cls: whether the first encoder row is a CLS row.
+        visual_tokens: N, visual tokens one image puts into the prompt when nothing is reduced.
+        max_positions: longest sequence the decoder was made for.
+        sliding_window: keys further back than this are invisible; None when all are visible.
+        eos_token_ids: ids that end an answer.
+    """
+
+    name: str
+    family: str
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    width: int
+    mlp_width: int
+    vocabulary: int
+    encoder_rows: int
+    has_cls: bool
+    visual_tokens: int
+    max_positions: int
+    sliding_window: int | None
+    eos_token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """One image after the vision encoder, before the projector.
+
+    Attributes:
+        rows: [R, D] rows of the feature layer, in the model's dtype.
+        cls_attention: [H, N] float32, only when asked for.
+        keys: [R, d] float32, only when asked for.
+    """
+
+    rows: Tensor
+    cls_attention: Tensor | None = None
+    keys: Tensor | None = None
+
+
+class Rotary(NamedTuple):
+    """Rotary angles in the form the engine multiplies with.
+
+    `signed_sin` has its first half negated, so that rotating is `x * cos + roll(x, d/2) * signed_sin`.
+    Both are [B, 1, T, d] in the model's dtype.
+    """
+
+    cos: Tensor
+    signed_sin: Tensor
+
+
+@runtime_checkable
+class DecoderLayer(Protocol):
+    """One decoder layer cut where the engine acts: before rotation and after attention."""
+
+    @property
+    def scaling(self) -> float:
+        """Factor on query-key products."""
+
+    def norm(self, hidden: Tensor) -> Tensor:
+        """Return [B, T, D], the input of the projections."""
+
+    def queries(self, normed: Tensor) -> Tensor:
+        """Return unrotated queries [B, H, T, d]."""
+
+    def keys(self, normed: Tensor) -> Tensor:
+        """Return unrotated keys [B, H_kv, T, d]."""
+
+    def values(self, normed: Tensor) -> Tensor:
+        """Return values [B, H_kv, T, d]."""
+
+    def finish(self, residual: Tensor, attended: Tensor) -> Tensor:
+        """Add the output projection of `attended` [B, H, T, d] and the MLP to `residual` [B, T, D]."""
+
+
+class VisionLanguageModel(Protocol):
+    """A loaded checkpoint. All tensors it returns live on its device."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """Sizes and limits."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The Hugging Face model; a quantiser replaces linears inside it."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+
+    def tokenize(self, prompt: str, num_images: int) -> tuple[int, ...]:
+        """Return the ids of the rendered chat prompt, `IMAGE_SLOT` once per image.
+
+        Raises:
+            SampleError: for an empty prompt or one that contains the image token itself.
+        """
+
+    def preprocess(self, image: Image) -> Tensor:
+        """Return pixel values [1, 3, height, width] float32 on the CPU.
+
+        Raises:
+            ImageError: when the picture cannot be read.
+        """
+
+    def check_signals(self, needs: AbstractSet[Signal]) -> None:
+        """Return quietly if the encoder can give these signals.
+
+        Raises:
+            Unsupported: naming the signal and why.
+        """
+
+    def encode(self, pixels: Tensor, needs: AbstractSet[Signal]) -> list[EncodedImage]:
+        """Run the vision encoder on [I, 3, height, width] up to the feature layer, with the signals in `needs`."""
+
+    def default_rows(self, rows: Tensor) -> Tensor:
+        """Return the [N, D] rows of [R, D] that become visual tokens when nothing is reduced."""
+
+    def project(self, rows: Tensor) -> Tensor:
+        """Map encoder rows [K, D] to decoder embeddings [K, width]."""
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """Return embeddings [B, T, width] of ids [B, T]."""
+
+    def layers(self) -> Sequence[DecoderLayer]:
+        """Return the decoder layers as they are now (a quantiser may have replaced linears)."""
+
+    def rotary(self, positions: Tensor) -> Rotary:
+        """Return the rotary angles of positions [B, T]."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return float32 logits [B, V] of final hidden rows [B, width]."""
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """Decode ids without special tokens."""
+
+    def token_text(self, token_id: int) -> str:
+        """Decode a single id, special tokens included."""
+
+    def linears(self, parts: Sequence[str] = ("language",)) -> dict[str, nn.Linear]:
+        """Return the linears of `parts` (see `Part`) that take part in an answer, by their path inside `module`."""
+
+    def copy(self) -> VisionLanguageModel:
+        """Return a model with its own weights, so that changing them leaves this one alone."""
+
+    def weights_sha256(self) -> str:
+        """Return a hash of what was loaded: weights, configuration, tokenizer, image processor."""
+
+    def provenance(self) -> Mapping[str, Any]:
+        """Return device, dtype, attention, versions and extra: the fields of `records.Provenance` a model knows."""

@@ -1,0 +1,238 @@
+"""From a registered name, a folder or a hub id to a model that can be driven.
+
+Only safetensors are read, no code from a checkpoint is ever run, and everything that can be refused from the
+configuration is refused before weights are touched. Checkpoints that are already quantised load through transformers
+with the backend they name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from steadyvlm.errors import CheckpointError, MissingDependency, Unsupported
+from steadyvlm.models import MODELS
+from steadyvlm.models.adapter import VisionLanguageModel
+from steadyvlm.models.placement import resolve_device, resolve_dtype
+
+FAMILIES = {"LlavaForConditionalGeneration": "steadyvlm.models.llava:Llava"}
+"""Hugging Face architecture -> adapter class."""
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_DOWNLOADED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+_BACKENDS = {
+    "bitsandbytes": "bitsandbytes",
+    "compressed-tensors": "compressed-tensors",
+    "gptq": "gptqmodel optimum",
+    "awq": "autoawq",
+    "torchao": "torchao",
+}
+_PROCESSORS = {
+    "CLIPImageProcessor": ("transformers.models.clip.image_processing_pil_clip", "CLIPImageProcessorPil"),
+    "LlavaImageProcessor": ("transformers.models.llava.image_processing_pil_llava", "LlavaImageProcessorPil"),
+}
+
+
+def load(source: str | Path, *, device: str = "auto", dtype: str = "auto") -> VisionLanguageModel:
+    """Load a vision-language model.
+
+    Args:
+        source: a name from `MODELS` ("pocket"), a folder written by `save_pretrained`, or a Hugging Face hub id.
+        device: auto (CUDA, then MPS, then CPU), cpu, cuda, cuda:1, mps.
+        dtype: auto (bfloat16 on GPUs that compute in it, else float32), float32, bfloat16, float16.
+
+    Raises:
+        CheckpointError: when nothing is found there, weights are pickles, or files are missing or do not fit.
+        Unsupported: for an architecture without an adapter.
+        MissingDependency: when a quantised checkpoint needs a package that is not installed.
+
+    >>> load("pocket").info.num_layers   # doctest: +SKIP
+    12
+    """
+    place = resolve_device(device)
+    precision = resolve_dtype(dtype, place)
+    folder = find_folder(source)
+    architecture = _architecture(folder)
+    path, _, name = FAMILIES[architecture].partition(":")
+    adapter: Any = getattr(importlib.import_module(path), name)
+    config = _read_config(folder)
+    adapter.check_config(config)
+    _refuse_pickles(folder)
+    loaded: VisionLanguageModel = adapter(
+        _load_weights(folder, architecture, config, place, precision),
+        _load_tokenizer(folder),
+        _load_image_processor(folder),
+        name=str(source),
+        template=_processor_template(folder),
+        folder=folder,
+    )
+    return loaded
+
+
+def find_folder(source: str | Path) -> Path:
+    """Return the folder `source` stands for, downloading a hub id without its pickles.
+
+    Raises:
+        CheckpointError: when there is neither such a name, nor a folder, nor a reachable hub repository.
+    """
+    text = str(source)
+    if text in MODELS:
+        return Path(MODELS.load(text)())
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    known = ", ".join(MODELS)
+    if isinstance(source, Path) or text.count("/") != 1 or text.startswith((".", "/", "~")):
+        raise CheckpointError(f"no model at '{text}': give a folder, a hub id 'owner/name', or one of: {known}.")
+    return _download(text, known)
+
+
+def _download(repository: str, known: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError:
+        raise MissingDependency("hub ids need huggingface_hub: pip install 'steadyvlm[hf]'.") from None
+    try:
+        return Path(snapshot_download(repository, allow_patterns=list(_DOWNLOADED)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(
+            f"'{repository}' is not a folder here and could not be fetched from the Hugging Face hub ({reason}). "
+            f"Check the spelling and the network, or use one of: {known}."
+        ) from error
+
+
+def _architecture(folder: Path) -> str:
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"'{folder}' has no config.json; point to a folder written by save_pretrained.")
+    found = _json(folder / "config.json").get("architectures") or ["no architecture"]
+    for name in found:
+        if name in FAMILIES:
+            return str(name)
+    hint = " Use a converted checkpoint such as 'llava-hf/llava-1.5-7b-hf'." if "Llava" in found[0] else ""
+    raise Unsupported(f"'{folder}' holds {', '.join(found)}; known architectures: {', '.join(FAMILIES)}.{hint}")
+
+
+def _read_config(folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        raise CheckpointError(f"the config.json in '{folder}' cannot be read: {error}") from error
+
+
+def _refuse_pickles(folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    if not pickles:
+        raise CheckpointError(f"'{folder}' holds no weights; expected *.safetensors beside config.json.")
+    raise CheckpointError(
+        f"'{folder}' holds its weights as pickle files ({', '.join(pickles[:3])}), which can run code when opened, so "
+        "they are never loaded. If you trust their origin, convert them once: "
+        f"AutoModelForImageTextToText.from_pretrained('{folder}').save_pretrained('converted') in transformers."
+    )
+
+
+def _load_weights(folder: Path, architecture: str, config: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    import transformers
+    from safetensors import SafetensorError
+
+    quantised = getattr(config, "quantization_config", None)
+    options: dict[str, Any] = {"device_map": {"": device}} if quantised else {}
+    try:
+        module, report = getattr(transformers, architecture).from_pretrained(
+            str(folder),
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            **options,
+        )
+    except ImportError as error:
+        method = _quantisation_method(quantised)
+        raise MissingDependency(
+            f"'{folder}' is quantised with {method} and its backend is missing: {str(error).strip()} "
+            f"Install it with: pip install {_BACKENDS.get(method, method)}."
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"the weights in '{folder}' cannot be loaded: {str(error).strip()[:500]}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise CheckpointError(
+            f"the weights in '{folder}' lack {len(missing)} tensors of the model ({', '.join(missing[:3])}, …); "
+            "they would be random. The file belongs to another architecture or an unfinished download."
+        )
+    return module if quantised else module.to(device)
+
+
+def _quantisation_method(settings: Any) -> str:
+    value = settings.get("quant_method") if isinstance(settings, dict) else getattr(settings, "quant_method", None)
+    return str(getattr(value, "value", value) or "an unnamed method")
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice about tokenizer formats, nothing a caller can act on
+            return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise CheckpointError(
+            f"no usable tokenizer in '{folder}': {str(error).strip()[:300]} "
+            "Copy tokenizer.json and tokenizer_config.json of the original checkpoint beside the weights."
+        ) from error
+
+
+def _load_image_processor(folder: Path) -> Any:
+    """Return the Pillow variant of the image processor: the default one would demand torchvision."""
+    settings = _optional_json(folder / "preprocessor_config.json") or _optional_json(folder / "processor_config.json")
+    settings = settings.get("image_processor", settings)
+    if "image_mean" not in settings:
+        raise CheckpointError(
+            f"no image processor settings in '{folder}'; copy preprocessor_config.json of the original checkpoint."
+        )
+    kind = str(settings.get("image_processor_type") or settings.get("feature_extractor_type") or "CLIPImageProcessor")
+    kind = kind.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
+    if kind not in _PROCESSORS:
+        raise Unsupported(f"image processor '{kind}' of '{folder}' is not supported. Known: {', '.join(_PROCESSORS)}.")
+    module, name = _PROCESSORS[kind]
+    try:
+        processor = getattr(importlib.import_module(module), name)
+    except ImportError:  # transformers before 5 has only one CLIPImageProcessor, which already is the Pillow one
+        processor = getattr(importlib.import_module("transformers"), kind)
+    plain = {key: value for key, value in settings.items() if not key.endswith(("_type", "_class"))}
+    return processor(**plain)
+
+
+def _processor_template(folder: Path) -> str | None:
+    """Return a chat template stored beside the tokenizer rather than in it, as older LLaVA checkpoints do."""
+    for name in ("chat_template.json", "processor_config.json"):
+        template = _optional_json(folder / name).get("chat_template")
+        if isinstance(template, str):
+            return template
+    return None
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    return _json(path) if path.is_file() else {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"'{path}' is not readable JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"'{path}' should hold a JSON object, found {type(value).__name__}.")
+    return value

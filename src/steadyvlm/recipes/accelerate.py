@@ -1,0 +1,174 @@
+"""Apply a recipe to a model and ask the result questions.
+
+The source model is never changed: a quantiser works on a copy, a checkpoint is loaded beside it, and a reduction lives
+in the engine. Everything that can be refused is refused before any weight is copied or loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any
+
+from PIL import Image
+
+from steadyvlm.engine import Request, VisionCache, generate
+from steadyvlm.engine.signals import check_reduction
+from steadyvlm.errors import ImageError, InvalidOption, RunError, SampleError, SteadyVLMError
+from steadyvlm.models.adapter import VisionLanguageModel
+from steadyvlm.models.load import load
+from steadyvlm.quantization.base import QuantizationReport
+from steadyvlm.recipes.recipe import Recipe
+from steadyvlm.records import Failure, Generation, Sample
+from steadyvlm.reduction.base import Reduction
+from steadyvlm.seeding import content_hash, stable_seed
+
+_MAX_PIXELS = 64_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class AcceleratedModel:
+    """A model with a recipe applied.
+
+    Attributes:
+        model: what answers; the source itself when neither a quantiser nor a checkpoint is in the recipe.
+        recipe: what was applied.
+        reduction: the token reduction, None when every token is kept.
+        report: what the quantiser did, None without one.
+        vision_cache: carries encoded pictures from batch to batch; None encodes them once per batch.
+    """
+
+    model: VisionLanguageModel
+    recipe: Recipe
+    reduction: Reduction | None = None
+    report: QuantizationReport | None = None
+    vision_cache: VisionCache | None = field(default=None, repr=False)
+
+    def answer_batch(
+        self, samples: Sequence[Sample], *, max_new_tokens: int = 16, stop: Sequence[str] = (), top_k: int = 20
+    ) -> list[Generation | Failure]:
+        """Answer one batch; a sample that cannot be answered becomes a `Failure` in its place.
+
+        A sample's seed is made from its prompt and the bytes of its pictures, so it does not depend on the batch.
+        """
+        pictures: dict[str, Image.Image] = {}
+        requests = [_request(sample, pictures) for sample in samples]
+        asked = [item for item in requests if isinstance(item, Request)]
+        results = iter(self.answer_requests(asked, max_new_tokens=max_new_tokens, stop=stop, top_k=top_k))
+        return [item if isinstance(item, Failure) else next(results) for item in requests]
+
+    def answer_requests(
+        self, requests: Sequence[Request], *, max_new_tokens: int = 16, stop: Sequence[str] = (), top_k: int = 20
+    ) -> list[Generation | Failure]:
+        """Answer one batch of pictures and prompts that are already in memory."""
+        return generate(
+            self.model,
+            requests,
+            self.reduction,
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            top_k=top_k,
+            vision_cache=self.vision_cache,
+        )
+
+
+def accelerate(
+    model: VisionLanguageModel, recipe: Recipe | str = "keep_all", *, vision_cache_images: int = 0
+) -> AcceleratedModel:
+    """Return `model` with `recipe` applied; `model` itself stays as it is.
+
+    Args:
+        model: from `steadyvlm.load`.
+        recipe: a recipe or its text, for example "fastv(layer=3, keep_ratio=0.5) + rtn(bits=4)".
+        vision_cache_images: carry the encoder's output of this many pictures from batch to batch. Answers then report
+            less time than they would take alone, so leave it at 0 when time is what you measure.
+
+    Raises:
+        UnknownName, InvalidOption, Unsupported, MissingDependency: before any weight is touched.
+        CheckpointError: when the recipe's checkpoint cannot be loaded.
+
+    >>> fast = accelerate(model, "visionzip(dominant=32, contextual=8)")   # doctest: +SKIP
+    """
+    recipe = Recipe.parse(recipe) if isinstance(recipe, str) else recipe
+    cache = VisionCache(vision_cache_images) if vision_cache_images else None
+    reduction, quantizer = recipe.build_reduction(), recipe.build_quantizer()
+    check_reduction(reduction, model)
+    if quantizer is not None:
+        quantizer.check_available()
+    target = model
+    if recipe.checkpoint is not None:
+        dtype = str(model.provenance()["dtype"])
+        target = load(recipe.checkpoint, device=str(model.device), dtype=dtype)
+        check_reduction(reduction, target)
+    report = None
+    if quantizer is not None:
+        target = target.copy() if target is model else target
+        report = quantizer.quantize(target.linears(quantizer.modules), target.module)
+    return AcceleratedModel(target, recipe, reduction, report, cache)
+
+
+def answer(
+    model: VisionLanguageModel | AcceleratedModel,
+    image: str | PathLike[str] | Image.Image | Sequence[Any] | None,
+    question: str,
+    *,
+    max_new_tokens: int = 16,
+    stop: Sequence[str] = (),
+) -> Generation:
+    """Ask one question.
+
+    Args:
+        model: from `load` or `accelerate`.
+        image: a file, a PIL image, several of them, or None for a question without a picture.
+        question: the text for the chat template.
+        max_new_tokens: longest answer.
+        stop: an answer ends before the first of these texts.
+
+    Raises:
+        ImageError: when a picture cannot be read.
+        SampleError: for an empty question, or one that does not fit the model.
+        RunError: when the model fails on it.
+
+    >>> answer(model, "kitchen.jpg", "How many cups are on the table?").text   # doctest: +SKIP
+    '3'
+    """
+    ready = model if isinstance(model, AcceleratedModel) else AcceleratedModel(model, Recipe())
+    several: Sequence[Any] = image if isinstance(image, (list, tuple)) else [] if image is None else [image]
+    pictures = tuple(item if isinstance(item, Image.Image) else _open(item) for item in several)
+    request = Request(pictures, question, stable_seed("answer", question))
+    result = ready.answer_requests([request], max_new_tokens=max_new_tokens, stop=stop)[0]
+    if isinstance(result, Failure):
+        kinds: dict[str, type[SteadyVLMError]] = {
+            kind.__name__: kind for kind in (ImageError, SampleError, InvalidOption)
+        }
+        raise kinds.get(result.kind, RunError)(result.message)
+    return result
+
+
+def _request(sample: Sample, pictures: dict[str, Image.Image]) -> Request | Failure:
+    """Load a sample's pictures, each different one once per batch."""
+    try:
+        keys = [reference.sha256() for reference in sample.images]
+        for key, reference in zip(keys, sample.images, strict=True):
+            if key not in pictures:
+                pictures[key] = reference.load()
+    except SteadyVLMError as error:
+        return Failure(type(error).__name__, str(error))
+    seed = stable_seed("sample", content_hash(sample.prompt), *keys)
+    return Request(tuple(pictures[key] for key in keys), sample.prompt, seed)
+
+
+def _open(path: str | PathLike[str]) -> Image.Image:
+    """Return the picture in a file, its declared size checked before any pixel is decoded."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if width * height > _MAX_PIXELS:
+                raise ImageError(
+                    f"image '{path}' has {width} x {height} pixels, more than the {_MAX_PIXELS:,} that are decoded; "
+                    "scale it down first."
+                )
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"image '{path}' cannot be read: {error}. Check the path and the file.") from error
