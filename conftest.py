@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,12 +19,11 @@ class NetworkBlocked(RuntimeError):
 
 
 @pytest.fixture(autouse=True)
-def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.node.get_closest_marker("network") is None:
         for name in ("connect", "connect_ex"):
             monkeypatch.setattr(socket.socket, name, _guarded_connect(getattr(socket.socket, name)))
         monkeypatch.setattr(socket, "getaddrinfo", _guarded_lookup(socket.getaddrinfo))
-    yield
 
 
 def _guarded_connect(connect: Any) -> Any:

@@ -1,0 +1,162 @@
+"""What can be named in a recipe or a study, read from the source of each entry without importing it.
+
+A registry maps a name to `module:Class`. Importing a method would import torch, so its module docstring, its fields
+and their defaults are read from the syntax tree instead. `steadyvlm list` and the generated docs both use this.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import itertools
+import re
+import textwrap
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from steadyvlm.errors import UnknownName
+from steadyvlm.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting of an entry; `default` is its source text, empty when it must be given."""
+
+    name: str
+    type: str
+    default: str
+    meaning: str
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.default}" if self.default else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name of a registry.
+
+    Attributes:
+        idea: the module docstring up to `Source:`; `summary` is its first line.
+        source, differs: the parts of that docstring under these headings, empty when there are none.
+    """
+
+    name: str
+    target: str
+    idea: str
+    options: tuple[Option, ...] = ()
+    source: str = ""
+    differs: str = ""
+
+    @property
+    def summary(self) -> str:
+        """The first sentence or line of the idea."""
+        return self.idea.split("\n", 1)[0].rstrip(".")
+
+    @property
+    def signature(self) -> str:
+        """How the entry is written in a recipe, with its defaults."""
+        return f"{self.name}({', '.join(map(str, self.options))})" if self.options else self.name
+
+
+def registries() -> dict[str, Registry]:
+    """Return the tables by the plural noun a user would use."""
+    from steadyvlm.models import MODELS
+    from steadyvlm.quantization import QUANTIZERS
+    from steadyvlm.reduction import REDUCTIONS
+    from steadyvlm.tasks import TASKS
+
+    return {"models": MODELS, "reductions": REDUCTIONS, "quantizers": QUANTIZERS, "tasks": TASKS}
+
+
+def entries(what: str) -> list[Entry]:
+    """Return what is registered under the plural noun `what`, or the shipped studies.
+
+    Raises:
+        UnknownName: if there is no such table.
+    """
+    if what == "studies":
+        return _studies()
+    tables = registries()
+    if what not in tables:
+        raise UnknownName.among("table", what, [*tables, "studies"])
+    return [describe(name, target) for name, target in tables[what].items()]
+
+
+def describe(name: str, target: str) -> Entry:
+    """Return the entry of `name`, read from the source file of its `module:attribute` target.
+
+    >>> describe("fastv", "steadyvlm.reduction.fastv:FastV").options[1].default
+    '0.5'
+    """
+    module, _, attribute = target.partition(":")
+    try:
+        spec = importlib.util.find_spec(module)
+    except ImportError:
+        spec = None
+    if spec is None or spec.origin is None:
+        return Entry(name, target, f"cannot be imported ({module} is not installed)")
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    idea, source, differs = _sections(ast.get_docstring(tree) or "")
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == attribute:
+            return Entry(name, target, idea, _fields(node), source, differs)
+        if isinstance(node, ast.FunctionDef) and node.name == attribute:
+            return Entry(name, target, ast.get_docstring(node) or idea)
+    return Entry(name, target, idea, (), source, differs)
+
+
+def _studies() -> list[Entry]:
+    """The comment on top of a shipped study is its idea; recipes are not looked up, which would import torch."""
+    from steadyvlm.study.plan import shipped_studies
+
+    folder = files("steadyvlm.study") / "studies"
+    found = []
+    for name in shipped_studies():
+        text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
+        comment = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+        found.append(Entry(name, name, "\n".join(line.lstrip("# ") for line in comment)))
+    return found
+
+
+def _sections(docstring: str) -> tuple[str, str, str]:
+    """Split a module docstring into (idea, text under `Source:`, text under `Differs:`)."""
+    found = {"idea": "", "Source": "", "Differs": ""}
+    pieces = re.split(r"^(Source|Differs):", docstring, flags=re.MULTILINE)
+    found["idea"] = pieces[0].strip()
+    for heading, text in zip(pieces[1::2], pieces[2::2], strict=True):
+        first, _, rest = text.strip("\n").partition("\n")
+        found[heading] = f"{first.strip()}\n{textwrap.dedent(rest)}".strip()
+    return found["idea"], found["Source"], found["Differs"]
+
+
+def _fields(node: ast.ClassDef) -> tuple[Option, ...]:
+    meanings = _meanings(ast.get_docstring(node) or "")
+    return tuple(
+        Option(
+            item.target.id,
+            ast.unparse(item.annotation),
+            ast.unparse(item.value) if item.value else "",
+            meanings.get(item.target.id, ""),
+        )
+        for item in node.body
+        if isinstance(item, ast.AnnAssign)
+        and isinstance(item.target, ast.Name)
+        and not item.target.id.startswith("_")
+        and not ast.unparse(item.annotation).startswith("ClassVar")
+        and "init=False" not in ast.unparse(item)
+    )
+
+
+def _meanings(docstring: str) -> dict[str, str]:
+    """Return field name to text from the `Attributes:` section; `a, b: text` describes both."""
+    section = re.search(r"^Attributes:\n((?:[ ]+.*(?:\n|$)|\n)*)", docstring, flags=re.MULTILINE)
+    if section is None:
+        return {}
+    meanings: dict[str, str] = {}
+    for names, text in re.findall(
+        r"^([\w, ]+): ((?:.*\n?)(?:[ ]+.*\n?)*)", textwrap.dedent(section[1]), flags=re.MULTILINE
+    ):
+        for name in names.split(","):
+            meanings[name.strip()] = " ".join(text.split())
+    return meanings

@@ -1,0 +1,81 @@
+"""`steadyvlm run`: a study from start, or from where it stopped, to its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from steadyvlm.study.backends import Loader
+    from steadyvlm.study.plan import Study
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command(short_help="Run a study, or go on with it, and write its report.")
+@click.argument("study")
+@click.option("--folder", type=FOLDER, help="Where answers are kept; runs/NAME by default.")
+def run(study: str, folder: Path | None) -> None:
+    """Run STUDY, a YAML file or the name of a shipped study, and write its report.
+
+    Every answer is kept in the folder as it comes. Stop a study at any moment; the same command goes on where it
+    stopped. What is complete is not computed again.
+
+    \b
+    Examples:
+      steadyvlm run study.yaml
+      steadyvlm run study.yaml --folder /data/runs/study
+      steadyvlm run pocket-demo
+
+    \b
+    A study file:
+      study: my-model
+      model: path/to/llava-checkpoint
+      tasks:
+        - name: folder
+          path: my-questions
+      control:
+        batch_size: 5
+      recipes:
+        - name: fastv-50
+          recipe: fastv(layer=3, keep_ratio=0.5)
+    """
+    from steadyvlm.study.plan import Study
+
+    plan = Study.from_yaml(study)
+    run_study(plan, folder or Path("runs") / plan.name)
+
+
+def run_study(study: Study, folder: Path, *, notes: tuple[str, ...] = (), loader: Loader | None = None) -> None:
+    """Run a study with progress on stderr, then print its summary and write `report.html` beside the answers.
+
+    Args:
+        study: what to ask.
+        folder: where answers are kept.
+        notes: sentences to add to the report.
+        loader: opens the model; by default on this machine.
+
+    Raises:
+        MissingDependency: if the libraries that run models are not installed.
+        SteadyVLMError: whatever the study raises.
+    """
+    from steadyvlm.cli.output import require_models
+    from steadyvlm.cli.progress import ProgressDisplay
+    from steadyvlm.cli.report import publish
+
+    if loader is None:
+        require_models("Running a study")
+    from steadyvlm.study.runner import run as run_cells
+
+    click.echo(f"Study {study.name}: model {study.model}, {len(study.arms)} recipes, answers in {folder}", err=True)
+    try:
+        with ProgressDisplay() as progress:
+            result = run_cells(study, folder, progress=progress, loader=loader)
+    except KeyboardInterrupt:
+        click.echo(
+            f"\nStopped. Every finished batch is kept in {folder}; the same command goes on from there.", err=True
+        )
+        raise
+    publish(result, folder / "report.html", notes=notes)
