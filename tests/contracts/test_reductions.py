@@ -149,7 +149,8 @@ def test_ties_break_towards_the_lower_index(name: str) -> None:
 
 @pytest.mark.parametrize("reduction", ALL)
 def test_a_prompt_without_image_keeps_nothing(reduction: Reduction) -> None:
-    for _, selection in selections(reduction, make_signals(reduction, 0)):
+    supplied, bare = make_signals(reduction, 0), Signals(num_tokens=0)
+    for _, selection in selections(reduction, supplied) + selections(reduction, bare):
         assert selection.keep.shape == (0,)
         assert selection.keep.dtype == torch.int64
         assert selection.mix is None

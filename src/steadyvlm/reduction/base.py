@@ -101,6 +101,11 @@ class Selection:
     keep: Tensor
     mix: Tensor | None = None
 
+    @classmethod
+    def nothing(cls, device: torch.device) -> Selection:
+        """Return the selection that keeps no row, for a prompt without image."""
+        return cls(torch.empty(0, dtype=torch.int64, device=device))
+
 
 @runtime_checkable
 class Reduction(Protocol):

@@ -70,5 +70,7 @@ class FastV:
 
     def select(self, signals: Signals, site: Site) -> Selection:
         """Keep the most attended tokens, in their original order."""
+        if signals.num_tokens == 0:
+            return Selection.nothing(signals.device)
         scores = mean_over_heads(signals.require(Signal.LAST_QUERY_ATTENTION))
         return Selection(top_k(scores, round_budget(signals.num_tokens, self.keep_ratio)))

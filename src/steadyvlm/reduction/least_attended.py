@@ -56,5 +56,7 @@ class LeastAttended:
 
     def select(self, signals: Signals, site: Site) -> Selection:
         """Keep the least attended tokens, in their original order."""
+        if signals.num_tokens == 0:
+            return Selection.nothing(signals.device)
         scores = mean_over_heads(signals.require(Signal.LAST_QUERY_ATTENTION))
         return Selection(bottom_k(scores, round_budget(signals.num_tokens, self.keep_ratio)))

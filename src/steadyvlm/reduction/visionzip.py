@@ -82,7 +82,7 @@ class VisionZip:
     def select(self, signals: Signals, site: Site) -> Selection:
         """Return D dominant slots in row order, then C contextual slots in target order."""
         if signals.num_tokens == 0:
-            return Selection(torch.empty(0, dtype=torch.int64, device=signals.device))
+            return Selection.nothing(signals.device)
         rows = self._checked_rows(signals)
         patches = top_k(sum_over_heads(signals.require(Signal.CLS_ATTENTION)), self.dominant - 1) + 1
         dominant = torch.cat([patches.new_zeros(1), patches])
