@@ -17,7 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from steadyvlm.errors import SampleError
 from steadyvlm.records import Prediction
+from steadyvlm.tasks.scorers import yes_no_gold
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +137,16 @@ class PairScore:
 
 
 def yes_no_score(predictions: Iterable[Prediction]) -> YesNoScore:
-    """Return the confusion counts of yes/no predictions."""
+    """Return the confusion counts of yes/no predictions.
+
+    Raises:
+        SampleError: if a reference is neither yes nor no.
+    """
     counts = dict.fromkeys(("tp", "fp", "tn", "fn", "unparsed_yes", "unparsed_no", "failed"), 0)
     for prediction in predictions:
-        gold = prediction.references[0]
+        gold = yes_no_gold(prediction.references[0])
+        if gold not in ("yes", "no"):
+            raise SampleError(f"'{prediction.sample_id}' has the reference {gold[:80]!r}; give yes/no questions only.")
         if prediction.failure is not None:
             counts["failed"] += 1
         elif prediction.answer == "yes":
@@ -226,7 +234,6 @@ def _percent(part: int, whole: int) -> float | None:
     return 100 * part / whole if whole else None
 
 
-def _natural(text: str) -> tuple[tuple[bool, int, str], ...]:
-    return tuple(
-        (part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"([0-9]{1,18})", text)
-    )
+def _natural(text: str) -> tuple[tuple[int, str], ...]:
+    parts = re.split(r"([0-9]{1,18})", text)  # text and digits in turn
+    return tuple((int(part) if index % 2 else -1, part) for index, part in enumerate(parts))

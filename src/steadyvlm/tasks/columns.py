@@ -55,7 +55,7 @@ def resolve_columns(found: Collection[str], chosen: Mapping[str, str], path: str
                 raise LogError(f"{path} has no column '{part}' for {role}; its columns are {_listed(found)}.")
         resolved[role] = parts
     for role, names in ALIASES.items():
-        taken = {part for parts in resolved.values() for part in parts}
+        taken = {part for other, parts in resolved.items() if other != "id" for part in parts}
         first = next((name for name in names if name in found and name not in taken), None)
         if role not in resolved and first is not None:
             resolved[role] = (first,)

@@ -8,11 +8,11 @@
     {"id": "2", "image": "images/cat.png", "question": "What is it?", "choices": ["a dog", "a cat"], "answer": "B"}
 
 Fields: `id` and `question`, required; `references`, `answers` or `answer`, required: one text, or a list (ten
-annotators), for a choice the option's letter, index from 0, or text; `image` or `images`: paths inside the folder, none
-for a text-only question; `choices`; `kind` (by default: choice with options, yes_no if every other gold is yes or no,
-open_ten from four golds on, else open); `prompt` (by default the question with the usual short-answer or letter
-instruction); `cluster` (by default the first image); `family`; `group` (rotations of one choice question share it).
-In CSV a list is written as JSON inside the cell.
+annotators), for a choice the option's letter, index from 0, or text; `image` or `images`: paths inside the folder,
+none for a text-only question; `choices`; `kind` (by default: choice with options, yes_no if all other questions have
+the gold yes or no, open_ten from four golds on, else open); `prompt` (by default the question with the usual
+short-answer or letter instruction); `cluster` (by default the first image); `family`; `group` (rotations of one choice
+question share it). In CSV a list is written as JSON inside the cell.
 
 A wrong row stops everything before a model is loaded, with file and line. A picture that is missing or damaged does
 not: it becomes one failed sample when it is loaded. Paths that lead out of the folder are refused, symbolic links
@@ -26,9 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from steadyvlm.errors import InvalidOption, SampleError
-from steadyvlm.records import AnswerKind, Grade, Sample
+from steadyvlm.records import Grade, Sample
 from steadyvlm.seeding import bytes_hash
-from steadyvlm.tasks.gold import KINDS, infer_kind, references, text_of, texts
+from steadyvlm.tasks.gold import KINDS, infer_kinds, references, text_of, texts
 from steadyvlm.tasks.prompts import prompt_for
 from steadyvlm.tasks.rows import Row, read_table, shown
 from steadyvlm.tasks.scorers import check_gold, grade
@@ -116,9 +116,9 @@ def _read(file: Path, task: str, max_pixels: int) -> tuple[Sample, ...]:
     choices = [_lists(row, ("choices",)) for row in rows]
     root = file.parent.resolve()
     samples: dict[str, Sample] = {}
-    for row, inferred, gold, options in zip(rows, infer_kind(golds, choices), golds, choices, strict=True):
+    kinds = infer_kinds(golds, choices, [_text(row, "kind") for row in rows])
+    for row, kind, gold, options in zip(rows, kinds, golds, choices, strict=True):
         paths = [_inside(root, name, row) for name in _lists(row, _IMAGE_FIELDS)]
-        kind = _kind(row, inferred)
         question = _text(row, "question")
         try:
             known = references(kind, gold, options)
@@ -154,16 +154,9 @@ def _check_fields(row: Row) -> None:
     for name in ("id", "question"):
         if not _text(row, name):
             raise SampleError(f"{row.place}: field '{name}' is missing or empty; fill it.")
-
-
-def _kind(row: Row, inferred: AnswerKind) -> AnswerKind:
-    stated = _text(row, "kind")
-    if not stated:
-        return inferred
-    for kind in KINDS:
-        if stated == kind:
-            return kind
-    raise SampleError(f"{row.place}: field 'kind' is {shown(stated)}; use one of {', '.join(KINDS)}.")
+    kind = _text(row, "kind")
+    if kind and kind not in KINDS:
+        raise SampleError(f"{row.place}: field 'kind' is {shown(kind)}; use one of {', '.join(KINDS)}.")
 
 
 def _text(row: Row, name: str) -> str:

@@ -61,20 +61,26 @@ def text_of(item: Any) -> str:
     raise SampleError(f"found {shown(item)} where a text belongs; write a text, a number, or a list of them.")
 
 
-def infer_kind(golds: Sequence[Sequence[str]], choices: Sequence[Sequence[str]]) -> list[AnswerKind]:
-    """Return the kind of each question, from its options and from the golds of the whole file.
+def infer_kinds(
+    golds: Sequence[Sequence[str]], choices: Sequence[Sequence[str]], stated: Sequence[str]
+) -> list[AnswerKind]:
+    """Return the kind of each question: the stated one if it is a kind, else from options and golds of the file.
 
     With options: choice. Without: yes_no if every such question's only gold is yes or no; else open_ten for questions
     with at least four golds, and open for the rest.
 
-    >>> infer_kind([["Yes"], ["no"]], [(), ()]), infer_kind([["yes"], ["red"]], [(), ()])
+    >>> none = ("", "")
+    >>> infer_kinds([["Yes"], ["no"]], [(), ()], none), infer_kinds([["yes"], ["red"]], [(), ()], none)
     (['yes_no', 'yes_no'], ['open', 'open'])
     """
-    free = [gold for gold, options in zip(golds, choices, strict=True) if not options]
+    rows = list(zip(golds, choices, stated, strict=True))
+    free = [gold for gold, options, said in rows if not options and said not in KINDS]
     binary = all(len(gold) == 1 and yes_no_gold(gold[0]) in ("yes", "no") for gold in free)
     kinds: list[AnswerKind] = []
-    for gold, options in zip(golds, choices, strict=True):
-        if options:
+    for gold, options, said in rows:
+        if said in KINDS:
+            kinds.append(KINDS[KINDS.index(said)])
+        elif options:
             kinds.append("choice")
         elif binary:
             kinds.append("yes_no")

@@ -22,7 +22,7 @@ from typing import TypeVar
 from steadyvlm.errors import InvalidOption, LogError
 from steadyvlm.records import AnswerKind, Prediction
 from steadyvlm.tasks.columns import resolve_columns
-from steadyvlm.tasks.gold import KINDS, infer_kind
+from steadyvlm.tasks.gold import KINDS, infer_kinds
 from steadyvlm.tasks.log_entries import Entry, read_entry, to_prediction
 from steadyvlm.tasks.records_form import is_record, read_record
 from steadyvlm.tasks.rows import MAX_LINE_BYTES, Row, read_table, shown
@@ -166,6 +166,6 @@ def _unique(rows: Sequence[Row], ids: Sequence[str], contents: Sequence[Content]
 def _kinds(entries: Sequence[Entry], chosen: AnswerKind | None) -> list[AnswerKind]:
     if chosen is not None:
         return [chosen] * len(entries)
-    stated: dict[str, AnswerKind] = {name: name for name in KINDS}
-    inferred = infer_kind([entry.golds for entry in entries], [entry.choices for entry in entries])
-    return [stated.get(entry.kind, guess) for entry, guess in zip(entries, inferred, strict=True)]
+    return infer_kinds(
+        [entry.golds for entry in entries], [entry.choices for entry in entries], [entry.kind for entry in entries]
+    )

@@ -8,7 +8,8 @@ runs of the same text differ.
 Source: the rules were chosen by weighing the parsers of lmms-eval, LLaVA (official POPE script) and VLMEvalKit
 against real prediction files.
 Differs, from VLMEvalKit, whose rules are 4 and 5 of `choice_letter`: in rule 4 a bare "A" is an article only if a word
-follows it ("The best option is A" ends in a letter, like the same sentence with B); in rule 5 options are found as
+follows it ("The best option is A" ends in a letter, like the same sentence with B), and in a text of up to three words
+only if it also holds an option's text ("A dog" is not option A when option B is "dog"); in rule 5 options are found as
 whole words, and an option that only occurs inside a longer one ("left" in "top left") is not counted. A letter that
 names no option switches off the other letter rules: without an option C, "The answer is C, not A" is not read as A.
 """
@@ -73,11 +74,10 @@ def choice_letter(text: str, choices: Sequence[str]) -> str | None:
     stripped = text.strip()
     letters = option_letters(choices)
     named = _whole(stripped) or _leading(stripped) or _answer_is(stripped)
+    by_text = _option_text(stripped, choices)
     if named is None:
-        named = _standalone(stripped, letters)
-    if named is not None and named in letters:
-        return named
-    return _option_text(stripped, choices)
+        named = _standalone(stripped, letters, short=3 if by_text is None else 0)
+    return named if named is not None and named in letters else by_text
 
 
 def _whole(text: str) -> str | None:
@@ -97,8 +97,8 @@ def _answer_is(text: str) -> str | None:
     return found[-1] if found else None
 
 
-def _standalone(text: str, letters: str) -> str | None:
-    """Rule 4: one upper-case letter stands alone, near the end."""
+def _standalone(text: str, letters: str, *, short: int) -> str | None:
+    """Rule 4: one upper-case letter stands alone, near the end; up to `short` words hold no article."""
     tokens = list(_TOKEN.finditer(text))
     words = [token.group() for token in tokens]
     places = {
@@ -107,7 +107,7 @@ def _standalone(text: str, letters: str) -> str | None:
         if len(word) == 1
         and word in string.ascii_uppercase
         and (word in letters or word != "I")
-        and not (word == "A" and _is_article(text, tokens, index))
+        and not (word == "A" and len(words) > short and _is_article(text, tokens, index))
     }
     if len(places) != 1:
         return None
@@ -119,7 +119,7 @@ def _is_article(text: str, tokens: Sequence[re.Match[str]], index: int) -> bool:
     """Whether the "A" at `index` is a word of the sentence: bare, followed by a word, and not listed with letters."""
     token = tokens[index]
     bare = text[token.start() - 1 : token.start()].strip() == "" and text[token.end() : token.end() + 1].strip() == ""
-    if len(tokens) <= 3 or index == len(tokens) - 1 or not bare:
+    if index == len(tokens) - 1 or not bare:
         return False
     around = {tokens[near].group() for near in (index - 1, index + 1) if near >= 0}
     return not around & _CONJUNCTIONS
