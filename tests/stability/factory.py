@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from steadyvlm.records import Cost, Failure, Generation, Prediction, StopReason
@@ -40,13 +40,6 @@ def prediction(
 def failed(sample_id: str, kind: str = "ImageError", message: str = "cannot read it", **changes: Any) -> Prediction:
     """Return a failed sample."""
     return prediction(sample_id, answer="", score=0.0, failure=Failure(kind, message), **changes)
-
-
-def run(scores: Iterable[float], **changes: Any) -> list[Prediction]:
-    """Return one prediction per score; equal scores get equal answers."""
-    return [
-        prediction(f"q{row:05d}", answer=f"answer {score}", score=score, **changes) for row, score in enumerate(scores)
-    ]
 
 
 def two_runs(

@@ -5,6 +5,7 @@ With six questions per image and an intra-image correlation of 0.2, an interval 
 
 Source:
     Miller 2024, arXiv 2411.00640 (cluster-robust standard error); Kish 1965 (design effect);
+    Korn and Graubard 1998, Survey Methodology 24:193 (degrees of freedom in the effective n);
     Efron and Tibshirani 1993, chapter 13 (percentile bootstrap), with images as the units drawn.
 Differs:
     Images with equal sum and equal number of samples are interchangeable, so a resample is one multinomial draw over
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
 
 from steadyvlm.seeding import stable_seed
 from steadyvlm.stability.intervals import Interval
@@ -49,6 +51,18 @@ def cluster_codes(names: Sequence[Hashable]) -> IntArray:
     return np.fromiter((seen.setdefault(name, len(seen)) for name in names), dtype=np.int64, count=len(names))
 
 
+def renumber(codes: IntArray) -> IntArray:
+    """Return the same clusters numbered from 0 without gaps, in the same order.
+
+    >>> renumber(np.array([4, 2, 4]))
+    array([1, 0, 1])
+    """
+    if not len(codes):
+        return codes
+    present = np.bincount(codes) > 0
+    return (np.cumsum(present) - 1)[codes].astype(np.int64)
+
+
 def cluster_standard_error(values: FloatArray, codes: IntArray) -> float:
     """Return the cluster-robust standard error of the mean; nan for fewer than two clusters.
 
@@ -66,14 +80,16 @@ def cluster_standard_error(values: FloatArray, codes: IntArray) -> float:
     return float(np.sqrt(clusters / (clusters - 1) * np.square(residuals).sum()) / n)
 
 
-def effective_n(values: FloatArray, codes: IntArray) -> float:
+def effective_n(values: FloatArray, codes: IntArray, *, alpha: float = 0.05) -> float:
     """Return how many independent samples `values` are worth, between 1 and N.
 
-    N itself when no two samples share a cluster, 1 when all do, else N / max(1, SE² / (variance / N)).
+    N itself when no two samples share a cluster, 1 when all do. Otherwise N / max(1, SE² / (variance / N)), times
+    (t(N-1) / t(G-1))² with the two-sided quantiles at `alpha`, because few clusters estimate SE badly.
 
     Args:
         values: [N] float64, one number per sample.
         codes: [N] int64, cluster of each sample, numbered from 0 without gaps.
+        alpha: 1 - confidence of the interval that will use the result.
 
     >>> round(effective_n(np.array([1.0, 1.0, 0.0, 0.0]), np.array([0, 0, 1, 1])), 6)
     1.0
@@ -84,10 +100,10 @@ def effective_n(values: FloatArray, codes: IntArray) -> float:
     if clusters == 1:
         return 1.0
     naive = float(values.var()) / n
-    if naive == 0:
-        return float(n)
-    effect = cluster_standard_error(values, codes) ** 2 / naive
-    return max(1.0, n / max(1.0, effect))
+    effect = max(1.0, cluster_standard_error(values, codes) ** 2 / naive) if naive > 0 else 1.0
+    tail = 1 - alpha / 2
+    few = float(stdtrit(n - 1, tail) / stdtrit(clusters - 1, tail)) ** 2
+    return max(1.0, n / effect * few)
 
 
 def bootstrap_mean(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from steadyvlm.errors import InvalidOption
@@ -37,10 +37,10 @@ class Comparison(Slice):
     correct_threshold: float
     alpha: float
     seed: int
-    by_task: Mapping[str, Slice]
-    by_family: Mapping[str, Slice]
-    flips: tuple[Flip, ...]
-    failed: tuple[FailedSample, ...]
+    by_task: Mapping[str, Slice] = field(repr=False)
+    by_family: Mapping[str, Slice] = field(repr=False)
+    flips: tuple[Flip, ...] = field(repr=False)
+    failed: tuple[FailedSample, ...] = field(repr=False)
     left_out: tuple[int, int]
     caveats: tuple[str, ...]
 
@@ -79,7 +79,10 @@ def compare(
         PairingError: when the runs were not asked, or not graded, the same.
         InvalidOption: for a threshold outside (0, 1] or an alpha outside (0, 1).
 
-    >>> compare(original, accelerated).divergence_ratio  # doctest: +SKIP
+    >>> def says(word: str, score: float) -> Prediction:
+    ...     return Prediction("q1", "pope", "yes_no", "A dog?", "hash", (), ("yes",), (), "", "", word, word, score)
+    >>> str(compare([says("yes", 1.0)], [says("no", 0.0)]).divergence_ratio)
+    '100.0 % [20.7, 100.0] (1 of 1)'
     """
     if not 0 < correct_threshold <= 1:
         raise InvalidOption(f"correct_threshold is {correct_threshold}; choose a score above 0 and up to 1.")
@@ -98,8 +101,8 @@ def compare(
         correct_threshold=correct_threshold,
         alpha=alpha,
         seed=seed,
-        by_task=table.summaries([a.task for a, _ in pairing.pairs], alpha=alpha, seed=seed),
-        by_family=table.summaries(_family_names(pairing.pairs), alpha=alpha, seed=seed),
+        by_task=table.summaries([a.task for a, _ in pairing.pairs], overall, alpha=alpha, seed=seed),
+        by_family=table.summaries(_family_names(pairing.pairs), overall, alpha=alpha, seed=seed),
         flips=table.flips(),
         failed=failed_samples(pairing.pairs, controls, table.failed),
         left_out=left_out,

@@ -36,7 +36,7 @@ def share(events: BoolArray, codes: IntArray, *, alpha: float) -> Rate:
     'wilson'
     """
     n, count = len(events), int(events.sum())
-    n_eff = effective_n(events.astype(np.float64), codes) if n else 0.0
+    n_eff = effective_n(events.astype(np.float64), codes, alpha=alpha) if n else 0.0
     interval = wilson(count / n * n_eff if n else 0.0, n_eff, alpha=alpha)
     clustered = n > 0 and int(codes.max()) + 1 < n
     return Rate(
@@ -69,14 +69,14 @@ def difference(first: FloatArray, second: FloatArray, codes: IntArray, *, alpha:
         return Difference(float("nan"), -1.0, 1.0, 0, 0, "newcombe-10", 0, 1 - alpha)
     clusters = int(codes.max()) + 1
     change = first - second
-    binary = bool(np.isin(change, (-1.0, 0.0, 1.0)).all())
+    binary = bool((change == np.rint(change)).all())
     moved = int(np.count_nonzero(np.bincount(codes, weights=np.abs(change))))
     resamples = 0
     if not (binary and clusters == n) and moved >= DISCORDANT_CLUSTERS:
         bootstrap = bootstrap_mean(change, codes, alpha=alpha, seed=seed, resamples=RESAMPLES)
         interval, method, resamples = bootstrap.interval, "image bootstrap", bootstrap.resamples
     else:
-        shrink = effective_n(change, codes) / n
+        shrink = effective_n(change, codes, alpha=alpha) / n
         first_only, second_only = np.maximum(0, change).sum(), np.maximum(0, -change).sum()
         both = np.minimum(first, second).sum()
         cells = [float(max(0.0, cell)) for cell in (both, first_only, second_only, n - both - first_only - second_only)]

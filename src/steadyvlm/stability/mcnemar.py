@@ -63,8 +63,8 @@ def mcnemar(
         first_only: discordant pairs that went the first way (b).
         second_only: discordant pairs that went the other way (c).
         alpha: two-sided level used in the statement.
-        first: verb for the first way, used in the statement.
-        second: verb for the other way.
+        first: words for the first way, used in the statement.
+        second: words for the other way.
         unit: what is counted.
 
     Raises:
@@ -100,5 +100,4 @@ def _statement(first_only: int, second_only: int, p: float, alpha: float, first:
         return f"{counts}: too few changed answers to tell"
     if p > alpha:
         return f"{counts}: no clear direction (p = {p:.2g}), which does not show that nothing was lost"
-    more = first if first_only > second_only else second
-    return f"{counts}: more {more} than chance explains (p = {p:.2g})"
+    return f"{counts}: too lopsided for chance (p = {p:.2g})"

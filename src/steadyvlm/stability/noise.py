@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from steadyvlm.stability.clusters import renumber
 from steadyvlm.stability.differences import difference, share
 from steadyvlm.stability.estimates import Difference, Rate
 from steadyvlm.stability.mcnemar import PairedTest, mcnemar
@@ -37,7 +38,7 @@ class NoiseFloor:
         control_negative_divergence_ratio: share that went right→wrong in the control (NDR_AA).
         excess_divergence_ratio: DR - DR_AA.
         excess_negative_divergence_ratio: NDR - NDR_AA.
-        divergence_test: samples changed by the acceleration only against samples changed by the control only.
+        divergence_test: samples changed in the accelerated run only against samples changed in the control only.
         negative_test: the same for right→wrong.
         attributable_share: excess / DR; None when DR is 0. Negative when the control changed more.
         changed_in_both: samples that changed in both runs: fragile answers.
@@ -91,10 +92,10 @@ def noise_floor(
             negative.astype(np.float64), control_negative.astype(np.float64), codes, alpha=alpha, seed=seed
         ),
         divergence_test=_against(changed, control_changed, "changed", alpha),
-        negative_test=_against(negative, control_negative, "broken", alpha),
+        negative_test=_against(negative, control_negative, "broke", alpha),
         attributable_share=excess.value * len(accelerated) / total if total else None,
         changed_in_both=int((changed & control_changed).sum()),
-        stable_core=share(accelerated.negative[core], _renumber(codes[core]), alpha=alpha),
+        stable_core=share(accelerated.negative[core], renumber(codes[core]), alpha=alpha),
         n_controls=len(controls),
     )
 
@@ -104,10 +105,6 @@ def _against(accelerated: npt.NDArray[np.bool_], control: npt.NDArray[np.bool_],
         int((accelerated & ~control).sum()),
         int((control & ~accelerated).sum()),
         alpha=alpha,
-        first=f"{verb} by the acceleration only",
-        second=f"{verb} by the control only",
+        first=f"{verb} in the accelerated run only",
+        second=f"{verb} in the control only",
     )
-
-
-def _renumber(codes: IntArray) -> IntArray:
-    return np.unique(codes, return_inverse=True)[1].reshape(-1).astype(np.int64)

@@ -54,10 +54,13 @@ def pair(
 
     Raises:
         PairingError: when a run is empty, holds a question twice, or lacks questions of the other; when prompts,
-            images, references, options or kinds differ; when equal answers were given different scores.
+            images, references, options or kinds differ; when equal answers were given different scores or equal
+            texts different answers.
         SampleError: for a score outside [0, 1].
 
-    >>> pair(original, accelerated).pairs  # doctest: +SKIP
+    >>> answer = Prediction("q1", "toy", "open", "Why?", "hash", (), ("so",), (), "", "", "so", "so", 1.0)
+    >>> len(pair([answer], [answer]).pairs)
+    1
     """
     left, right = by_key(first, names[0]), by_key(second, names[1])
     only_left, only_right = check_questions(left, right, names=names, common_only=common_only)
@@ -179,7 +182,7 @@ def _differing_aspects(a: Prediction, b: Prediction) -> list[str]:
 
 
 def _check_scores(pairs: Sequence[tuple[Prediction, Prediction]], names: tuple[str, str]) -> None:
-    regraded: list[Key] = []
+    regraded: list[Key] = []  # a log may hold answers without texts; equal empty texts prove nothing
     for a, b in pairs:
         if a.failure is not None or b.failure is not None:
             continue
@@ -187,12 +190,12 @@ def _check_scores(pairs: Sequence[tuple[Prediction, Prediction]], names: tuple[s
             raise SampleError(
                 f"sample '{key_text(a.key)}' has the scores {a.score} and {b.score}; scores lie between 0 and 1."
             )
-        if a.answer == b.answer and abs(a.score - b.score) > SCORE_TOLERANCE:
+        if abs(a.score - b.score) > SCORE_TOLERANCE if a.answer == b.answer else a.text == b.text != "":
             regraded.append(a.key)
     if regraded:
         raise PairingError(
-            f"{len(regraded):,} of {len(pairs):,} samples have the same answer but different scores "
-            f"({_first(regraded)}): the {names[0]} and {names[1]} runs were graded differently. "
+            f"{len(regraded):,} of {len(pairs):,} samples have the same answer but different scores, or the same text "
+            f"but different answers ({_first(regraded)}): the {names[0]} and {names[1]} runs were graded differently. "
             "Grade both again with the same scorer."
         )
 

@@ -43,7 +43,12 @@ def read_predictions(path: str | Path) -> list[Prediction]:
 
 def _prediction(line: str, number: int, path: str | Path) -> Prediction:
     try:
-        return Prediction.from_json(json.loads(line))
+        found = Prediction.from_json(json.loads(line))
+        if not (
+            isinstance(found.score, (int, float)) and isinstance(found.text, str) and isinstance(found.answer, str)
+        ):
+            raise TypeError("text and answer must be strings, score a number")
+        return found
     except (ValueError, TypeError, KeyError) as error:
         raise LogError(
             f"line {number:,} of '{path}' is not a prediction ({type(error).__name__}: {error}). "

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from steadyvlm.stability.clusters import renumber
 from steadyvlm.stability.differences import difference, share
 from steadyvlm.stability.estimates import Difference, Rate, json_ready
 from steadyvlm.stability.mcnemar import PairedTest, mcnemar
@@ -90,7 +91,7 @@ class Slice:
         loss_flow, gain_flow: mean score lost and mean score gained; NDR and PFR when scores are 0 or 1.
         mcnemar: right→wrong against wrong→right, by sample.
         mcnemar_by_cluster: images that lost on balance against images that gained; the one to trust when
-            several questions share an image.
+            several questions share an image, the same as `mcnemar` when none do.
         noise: the A/A control and the excess over it; None without a control run.
     """
 
@@ -177,6 +178,19 @@ class Slice:
         """Negative divergence ratio beyond the noise floor; None without a control run."""
         return self.noise.excess_negative_divergence_ratio if self.noise else None
 
+    def __str__(self) -> str:
+        lines = [
+            f"samples          {self.n:,} in {self.n_clusters:,} clusters, {self.failures.samples:,} failed",
+            f"answers changed  {self.divergence_ratio}",
+            f"right → wrong    {self.negative_divergence_ratio}",
+            f"wrong → right    {self.positive_flip_ratio}",
+            f"accuracy change  {self.accuracy_change}",
+        ]
+        if self.noise:
+            lines.insert(2, f"  beyond noise   {self.noise.excess_divergence_ratio}")
+            lines.insert(4, f"  beyond noise   {self.noise.excess_negative_divergence_ratio}")
+        return "\n".join(lines)
+
     def to_json(self) -> dict[str, Any]:
         """Return JSON types: every number with its n, denominator, interval and method; nan becomes null."""
         row: dict[str, Any] = {
@@ -213,7 +227,7 @@ def summarise(
     Raises:
         RunError: when an identity of the numbers does not hold.
     """
-    n, codes = len(outcomes), _renumber(codes)
+    n, codes = len(outcomes), renumber(codes)
     right, still_right = outcomes.original_right, outcomes.accelerated_right
     counts = count_flips(outcomes)
     loss_flow, gain_flow = flows(outcomes)
@@ -236,7 +250,7 @@ def summarise(
     noise = None
     if control_rows is not None:
         noise = noise_floor(
-            outcomes.take(control_rows), controls, _renumber(codes[control_rows]), alpha=alpha, seed=seed
+            outcomes.take(control_rows), controls, renumber(codes[control_rows]), alpha=alpha, seed=seed
         )
     return Slice(
         name=name,
@@ -247,7 +261,7 @@ def summarise(
         unparsed=Unparsed(int(outcomes.original_unparsed.sum()), int(outcomes.accelerated_unparsed.sum())),
         divergence_ratio=rate(outcomes.changed),
         negative_divergence_ratio=rate(outcomes.negative),
-        negative_given_right=share(outcomes.negative[right], _renumber(codes[right]), alpha=alpha),
+        negative_given_right=share(outcomes.negative[right], renumber(codes[right]), alpha=alpha),
         positive_flip_ratio=rate(outcomes.positive),
         text_divergence_ratio=rate(outcomes.text_changed),
         accuracy_original=rate(right),
@@ -265,7 +279,9 @@ def summarise(
 
 
 def _by_cluster(outcomes: Outcomes, codes: IntArray, alpha: float) -> PairedTest:
-    """Sign test over images: swapping the arms within an image flips the sign of its net loss."""
+    """Sign test over images: swapping the sides within an image flips the sign of its net loss."""
+    if len(np.unique(codes)) == len(codes):
+        return mcnemar(int(outcomes.negative.sum()), int(outcomes.positive.sum()), alpha=alpha)
     net = np.bincount(codes, weights=outcomes.negative.astype(np.float64) - outcomes.positive)
     return mcnemar(
         int((net > 0).sum()),
@@ -275,11 +291,6 @@ def _by_cluster(outcomes: Outcomes, codes: IntArray, alpha: float) -> PairedTest
         second="images gained",
         unit="image",
     )
-
-
-def _renumber(codes: IntArray) -> IntArray:
-    """The same clusters numbered from 0 without gaps."""
-    return np.unique(codes, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
 def _mean(scores: npt.NDArray[np.float64]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -77,12 +77,14 @@ class Table:
             seed=seed,
         )
 
-    def summaries(self, names: Sequence[str], *, alpha: float, seed: int) -> dict[str, Slice]:
-        """Return one summary per distinct name in `names`, [P] str, sorted by name."""
-        unique, inverse = np.unique(np.asarray(names, dtype=object), return_inverse=True)
+    def summaries(self, names: Sequence[str], overall: Slice, *, alpha: float, seed: int) -> dict[str, Slice]:
+        """Return one summary per distinct name in `names`, [P] str, sorted by name; `overall` is that of all P."""
+        codes = cluster_codes(names)
+        numbers = {name: int(codes[row]) for row, name in enumerate(names)}
+        if len(numbers) == 1:
+            return {name: replace(overall, name=name) for name in numbers}
         return {
-            name: self.summary(name, inverse.reshape(-1) == code, alpha=alpha, seed=seed)
-            for code, name in enumerate(unique)
+            name: self.summary(name, codes == code, alpha=alpha, seed=seed) for name, code in sorted(numbers.items())
         }
 
     def flips(self) -> tuple[Flip, ...]:
