@@ -19,7 +19,7 @@ class NetworkBlocked(RuntimeError):
 
 
 @pytest.fixture(autouse=True)
-def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _offline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.node.get_closest_marker("network") is None:
         for name in ("connect", "connect_ex"):
             monkeypatch.setattr(socket.socket, name, _guarded_connect(getattr(socket.socket, name)))

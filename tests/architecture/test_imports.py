@@ -104,3 +104,15 @@ def test_every_imported_library_is_declared() -> None:
     declared = {line.split(">")[0].split("[")[0].lower().replace("_", "-") for line in lines}
     # these two come with transformers and jinja2, by those projects' own design
     declared |= {"huggingface-hub", "markupsafe"}
+    distributions = packages_distributions()
+    external = {
+        name.split(".")[0]
+        for name in graph().modules
+        if not name.startswith("steadyvlm") and name.split(".")[0] not in sys.stdlib_module_names
+    }
+    undeclared = {
+        name: distributions.get(name)
+        for name in external
+        if not {item.lower().replace("_", "-") for item in distributions.get(name, [name])} & declared
+    }
+    assert not undeclared

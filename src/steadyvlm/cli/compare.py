@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from steadyvlm.stability import Comparison, Rate
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -43,6 +47,22 @@ def compare(
     if html_path is not None:
         write_html(data, html_path)
     print_terminal(data)
+    click.echo(_ratios(data.accelerated[0].comparison))
     for path in (html_path, json_path):
         if path is not None:
             click.echo(f"Wrote {path}")
+
+
+def _ratios(comparison: Comparison) -> str:
+    """Return the two ratios with their counts, the form in which papers give them."""
+
+    def line(name: str, rate: Rate) -> str:
+        share = "not defined" if rate.denominator == 0 else f"{100 * rate.value:.2f} %"
+        return f"{name:<34} {rate.numerator}/{rate.denominator} = {share}"
+
+    return "\n".join(
+        [
+            line("Divergence ratio (DR)", comparison.divergence_ratio),
+            line("Negative divergence ratio (NDR)", comparison.negative_divergence_ratio),
+        ]
+    )

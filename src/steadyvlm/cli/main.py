@@ -6,8 +6,6 @@ Exit codes: 0 done, 1 a gate was not passed, 2 the request or its input is wrong
 
 from __future__ import annotations
 
-import os
-import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,9 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return BAD_REQUEST
-    except BrokenPipeError:
-        # The reader of our output (`| head`) has seen enough. Python flushes stdout on exit: give it somewhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:  # only click's answer to a reader of our output (`| head`) that has seen enough
         return OK
     except Exception as error:  # the last line of defence: no user should have to read a traceback
         return _say(error, settings, FAILED)

@@ -14,7 +14,7 @@ from typing import Any
 from steadyvlm.api import compare_study
 from steadyvlm.errors import SteadyVLMError
 from steadyvlm.records import ImageRef, Prediction
-from steadyvlm.report.data import CONTROL, ArmReport, ReportData
+from steadyvlm.report.data import CONTROL, ORIGINAL, ArmReport, ReportData
 from steadyvlm.seeding import bytes_hash
 from steadyvlm.stability import compare as compare_runs
 from steadyvlm.study.plan import Study, build_task
@@ -72,10 +72,11 @@ def log_report(original: Path, accelerated: Path, control: Path | None = None) -
     arms = []
     if again is not None:
         arms.append(ArmReport(CONTROL, str(control), compare_runs(before, again), again))
-    arms.append(ArmReport("accelerated", str(accelerated), compare_runs(before, after, control=again), after))
+    name = accelerated.stem if accelerated.stem not in ("", ORIGINAL, CONTROL) else "accelerated"
+    arms.append(ArmReport(name, str(accelerated), compare_runs(before, after, control=again), after))
     return ReportData(
         title=f"{original.name} and {accelerated.name}",
-        model=str(original),
+        model=original.name,
         arms=arms,
         original=before,
         notes=[f"{name}: {note}" for name, log in logs.items() for note in log.notes],

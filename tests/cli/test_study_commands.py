@@ -1,0 +1,177 @@
+"""`run`, `status` and `report` on a study whose model is a script: everything but the weights is real."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from steadyvlm.cli.demo import STUDY, limited
+from steadyvlm.cli.report_data import PictureShelf, study_report
+from steadyvlm.cli.run import run_study
+from steadyvlm.records import ImageRef
+from steadyvlm.study.plan import Study
+from steadyvlm.study.result import read_result
+from steadyvlm.study.runner import run
+from steadyvlm.study.store import ResultStore
+
+
+def test_run_ends_with_the_summary_and_the_page(questions, tmp_path, loader, capsys, study_of):
+    folder = tmp_path / "runs" / "toy"
+    run_study(study_of(questions), folder, loader=loader)
+    captured = capsys.readouterr()
+    assert "arm0" in captured.out
+    assert f"Report: {folder / 'report.html'}" in captured.out
+    assert "everything else" in captured.out
+    assert "arm0 on questions: 6/6" in captured.err
+    assert (folder / "report.html").is_file()
+
+
+def test_run_stopped_by_the_user_says_how_to_go_on(questions, tmp_path, capsys, study_of, loader):
+    def stop(recipe, sample):
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "toy"
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study_of(questions), folder, loader=dataclasses.replace(loader, script=stop))
+    assert "the same command goes on" in capsys.readouterr().err
+    run_study(study_of(questions), folder, loader=loader)
+    assert (folder / "report.html").is_file()
+
+
+def test_run_refuses_an_unknown_study_and_a_missing_file(steadyvlm):
+    unknown, missing = steadyvlm("run", "pocket-dmeo"), steadyvlm("run", "nothing/here.yaml")
+    assert (unknown.code, missing.code) == (2, 2)
+    assert "Did you mean 'pocket-demo'?" in unknown.err
+    assert "nothing/here.yaml" in missing.err
+
+
+def test_run_and_demo_name_the_extra_that_is_missing(steadyvlm, monkeypatch, tmp_path, questions):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else real(name, *rest))
+    file = tmp_path / "study.yaml"
+    file.write_text(f"study: toy\nmodel: toy\ntasks:\n  - name: folder\n    path: {questions}\n")
+    for arguments in (("demo", "--folder", tmp_path / "demo"), ("run", file)):
+        done = steadyvlm(*arguments)
+        assert done.code == 2
+        assert done.err.startswith("MissingDependency: ")
+        assert "pip install 'steadyvlm[models]'" in done.err
+
+
+def test_status_of_a_finished_and_of_an_unfinished_study(steadyvlm, finished):
+    done = steadyvlm("status", finished)
+    assert done.code == 0
+    assert done.out.count("complete") == 4
+    assert "1 failed" in done.out
+    assert "3 of 3 cells complete, 18 of 18 samples" in done.out
+    store = ResultStore(finished)
+    store.cell_path(store.arms()["arm0"][0].key).unlink()
+    done = steadyvlm("status", finished)
+    assert "not begun" in done.out
+    assert "2 of 3 cells complete, 12 of 18 samples" in done.out
+    assert f"--folder {finished}" in done.out
+
+
+@pytest.mark.parametrize("command", ["status", "report"])
+def test_a_folder_without_a_study_is_a_bad_request_and_names_those_nearby(steadyvlm, finished, command):
+    done = steadyvlm(command, finished.parent)
+    assert (done.code, done.out) == (2, "")
+    assert str(finished) in done.err
+    assert "steadyvlm run" in steadyvlm(command, finished / "cells").err
+
+
+def test_report_draws_a_stored_study_again(steadyvlm, finished, tmp_path):
+    done = steadyvlm("report", finished)
+    assert done.code == 0, done.err
+    assert "arm0" in done.out
+    assert (finished / "report.html").is_file()
+    page = tmp_path / "elsewhere.html"
+    assert steadyvlm("report", finished, "--html", page, "--no-images").code == 0
+    text = page.read_text(encoding="utf-8")
+    assert "data:image" not in text.split("<body", 1)[1]
+    assert "data:image" in (finished / "report.html").read_text(encoding="utf-8").split("<body", 1)[1]
+
+
+def test_a_study_report_compares_each_arm_with_the_original_and_the_control(finished):
+    data = study_report(read_result(finished))
+    assert [arm.name for arm in data.arms] == ["control", "arm0"]
+    control, arm = (item.comparison for item in data.arms)
+    assert (control.n, control.changed) == (5, 0)
+    assert (arm.n, arm.changed, arm.negative) == (5, 1, 1)
+    assert arm.noise is not None
+    assert any("failed" in note for note in data.notes)
+    assert set(data.provenance) == {"original", "control", "arm0"}
+
+
+def test_a_report_says_which_arm_was_asked_fewer_questions(questions, tmp_path, loader, study_of):
+    study = study_of(questions)
+    study = dataclasses.replace(study, arms=tuple(dataclasses.replace(arm, limit=3) for arm in study.arms))
+    data = study_report(run(study, tmp_path / "short", loader=loader))
+    assert "arm0 was asked 3 of the 6 questions, as the study says." in data.notes
+
+
+def test_a_picture_is_shown_only_if_it_is_the_one_that_was_asked_about(finished, questions):
+    result = read_result(finished)
+    shown, gone = (next(p for p in result.original if p.sample_id == i) for i in ("0", "1"))
+    assert PictureShelf(result.study)(shown) == (questions / "a.png").read_bytes()
+    Image.new("RGB", (24, 24), "white").save(questions / "a.png")
+    assert PictureShelf(result.study)(shown) is None
+    (questions / "b.png").unlink()
+    assert PictureShelf(result.study)(gone) is None
+    (questions / "questions.jsonl").unlink()
+    assert PictureShelf(result.study)(shown) is None
+    assert PictureShelf(result.study)(dataclasses.replace(shown, image_sha256=())) is None
+
+
+def test_a_picture_made_on_the_fly_is_encoded(questions, monkeypatch, finished):
+    from steadyvlm.cli import report_data
+    from steadyvlm.seeding import bytes_hash
+
+    class Drawn:
+        def load(self):
+            return Image.new("RGB", (4, 4), "red")
+
+        def sha256(self):
+            return ""
+
+    assert isinstance(Drawn(), ImageRef)
+    data = report_data._encoded(Drawn())
+    assert data is not None
+    assert data.startswith(b"\x89PNG")
+    assert bytes_hash(data)
+
+
+def test_the_demo_can_be_limited_without_asking_more_than_the_study_does():
+    study = limited(Study.from_yaml(STUDY), 300)
+    assert [task.limit for task in study.tasks] == [300]
+    limits = {arm.name: arm.limit for arm in study.arms}
+    assert limits.pop("llm-int8") == 200
+    assert set(limits.values()) == {None}
+
+
+def test_the_demo_does_without_an_arm_whose_library_is_missing(monkeypatch, capsys):
+    from steadyvlm.cli import demo
+
+    real = importlib.util.find_spec
+    study = Study.from_yaml(STUDY)
+    assert demo._without_missing_libraries(study) == (study, ())
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "bitsandbytes" else real(name, *rest)
+    )
+    smaller, notes = demo._without_missing_libraries(study)
+    assert {arm.name for arm in study.arms} - {arm.name for arm in smaller.arms} == {"llm-int8"}
+    assert "steadyvlm[int8]" in notes[0]
+    assert "steadyvlm[int8]" in capsys.readouterr().err
+
+
+def test_pocket_sample_writes_a_picture_and_its_questions(steadyvlm, tmp_path: Path):
+    path = tmp_path / "new" / "scene.png"
+    done = steadyvlm("pocket", "sample", "7", "--out", path)
+    assert done.code == 0, done.err
+    with Image.open(path) as picture:
+        assert picture.size == (96, 96)
+    assert "colour" in done.out
+    assert steadyvlm("pocket", "sample", "7", "--out", tmp_path).code == 2
