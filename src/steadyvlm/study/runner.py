@@ -1,0 +1,248 @@
+"""Run what is missing of a study, in an order that makes an early look useful: original, control, recipes.
+
+Everything that can be refused is refused before the model loads: tasks are built, samples hashed, the folder locked.
+The model is loaded once and only if a cell is missing; each arm is prepared once for all its tasks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steadyvlm.errors import ConfigError
+from steadyvlm.records import Prediction, Provenance
+from steadyvlm.study.backends import Answerer, Loader, Session
+from steadyvlm.study.cell import Cell, Key, run_cell
+from steadyvlm.study.identity import Decoding, Item, cell_key, identify, refuse_duplicates, subset
+from steadyvlm.study.images import ImageCache
+from steadyvlm.study.plan import (
+    CONTROL,
+    KEEP_ALL,
+    ORIGINAL,
+    Order,
+    Study,
+    TaskPlan,
+    build_task,
+    canonical_recipe,
+    recipe_address,
+)
+from steadyvlm.study.progress import Meter, ProgressCallback
+from steadyvlm.study.result import StudyResult, Times, read_result
+from steadyvlm.study.store import CellEntry, Manifest, count_failures
+from steadyvlm.study.writer import StoreWriter, writing
+
+if TYPE_CHECKING:
+    from steadyvlm.tasks.base import Task
+
+
+def run(
+    study: Study,
+    folder: str | Path,
+    *,
+    progress: ProgressCallback | None = None,
+    loader: Loader | None = None,
+    tasks: Mapping[str, Task] | None = None,
+    retry_failures: bool = False,
+) -> StudyResult:
+    """Run a study, or what an earlier run left over of it, and return all answers.
+
+    Args:
+        study: what to ask.
+        folder: where answers are kept; running again with the same folder resumes.
+        progress: called after every batch.
+        loader: opens the model; by default the local backend.
+        tasks: task objects of your own by name, instead of registered ones.
+        retry_failures: ask again what earlier runs recorded as failed.
+
+    Raises:
+        UsageError: or InputError, for anything wrong with the request; nothing was computed.
+        StoreError: if the folder is in use, belongs to another study, or is not a store.
+        RunError: if the model cannot answer at all; finished batches are kept.
+
+    >>> run(Study.from_yaml("pocket-demo"), "runs/pocket-demo").failures   # doctest: +SKIP
+    {'original': 0, 'control': 0, 'fastv-50': 0}
+    """
+    return _Run(study, Path(folder), progress, loader or _local_loader(), tasks or {}, retry_failures).execute()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One task with its hashed samples."""
+
+    plan: TaskPlan
+    task: Task
+    items: tuple[Item, ...]
+
+
+@dataclass(slots=True)
+class _Run:
+    study: Study
+    folder: Path
+    progress: ProgressCallback | None
+    loader: Loader
+    own_tasks: Mapping[str, Task]
+    retry_failures: bool
+    setup_s: float = 0.0
+    model_s: float = 0.0
+
+    def execute(self) -> StudyResult:
+        started = time.perf_counter()
+        asked = [self._ask(plan) for plan in self.study.tasks]
+        refuse_duplicates([item for one in asked for item in one.items], f"study '{self.study.name}'")
+        with writing(self.folder, self.study.name) as store:
+            with self._setup():
+                session = self.loader(self.study.model, device=self.study.device, dtype=self.study.dtype)
+                weights = {recipe: session.weights_sha256(recipe) for _, recipe in self._recipes()}
+            cells = list(self._cells(asked, session, weights))
+            _refuse_same(cells)
+            store.write_manifest(Manifest(self.study.to_mapping(), tuple(_entry(cell) for cell in cells)))
+            meter = Meter({cell.key: len(cell.items) for cell in cells}, self.progress)
+            for arm in dict.fromkeys(cell.arm for cell in cells):
+                self._run_arm([cell for cell in cells if cell.arm == arm], session, weights, store, meter)
+        times = Times(time.perf_counter() - started, self.setup_s, self.model_s)
+        return replace(read_result(self.folder), times=times)
+
+    def _ask(self, plan: TaskPlan) -> _Asked:
+        from steadyvlm.tasks.base import checked_samples
+
+        task = self.own_tasks[plan.name] if plan.name in self.own_tasks else build_task(plan)
+        return _Asked(plan, task, subset(identify(checked_samples(task)), plan.limit))
+
+    def _recipes(self) -> list[tuple[str, str]]:
+        control = [(CONTROL, KEEP_ALL)] if self.study.control else []
+        return [(ORIGINAL, KEEP_ALL), *control, *((arm.name, canonical_recipe(arm.recipe)) for arm in self.study.arms)]
+
+    def _cells(self, asked: Iterable[_Asked], session: Session, weights: Mapping[str, str]) -> Iterator[Cell]:
+        asked = list(asked)
+        sizes = {arm.name: (arm.batch_size or self.study.batch_size, arm.limit) for arm in self.study.arms}
+        sizes[ORIGINAL] = (self.study.batch_size, None)
+        order: dict[str, Order] = {}
+        if self.study.control:
+            sizes[CONTROL] = (self.study.control.batch_size, self.study.control.limit)
+            order[CONTROL] = self.study.control.order
+        for arm, recipe in self._recipes():
+            batch_size, limit = sizes[arm]
+            for one in asked:
+                items = subset(one.items, limit)
+                decoding = Decoding(one.task.max_new_tokens, tuple(one.task.stop))
+                condition = [CONTROL, batch_size, order[arm], self.study.seed] if arm == CONTROL else []
+                key = cell_key(
+                    items,
+                    decoding,
+                    weights_sha256=weights[recipe],
+                    recipe=recipe_address(recipe),
+                    dtype=session.dtype,
+                    task=one.task.name,
+                    task_version=one.task.version,
+                    condition=condition,
+                )
+                yield Cell(
+                    key, arm, recipe, one.task, items, decoding, batch_size, order.get(arm, "by_image"), self.study.seed
+                )
+
+    def _run_arm(
+        self, cells: list[Cell], session: Session, weights: Mapping[str, str], store: StoreWriter, meter: Meter
+    ) -> None:
+        answerer: Answerer | None = None
+        for cell in cells:
+            meter.begin(cell.key, cell.arm, cell.task.name)
+            complete = store.load(cell.key)
+            if complete is not None and self.retry_failures and count_failures(complete):
+                store.reopen(cell.key)
+                complete = None
+            if complete is not None:
+                self._relabel(cell, complete, store)
+                meter.stored(len(complete), count_failures(complete))
+                continue
+            if answerer is None:
+                with self._setup():
+                    answerer = session.arm(cell.recipe)
+                meter.begin(cell.key, cell.arm, cell.task.name)
+            self._run_cell(cell, answerer, weights[cell.recipe], store, meter)
+
+    def _run_cell(self, cell: Cell, answerer: Answerer, weights_sha256: str, store: StoreWriter, meter: Meter) -> None:
+        provenance = _provenance(answerer, cell)
+        partial = store.partial(cell.key)
+        asked = {item.key for item in cell.items}
+        rows = [row for row in partial.predictions if not (self.retry_failures and row.failure)]
+        found: dict[Key, Prediction] = {row.key: row for row in rows if row.key in asked}
+        model_s, provenances = partial.model_s, list(partial.provenances)
+        meter.stored(len(found), count_failures(list(found.values())))
+        with store.journal(cell.key) as journal:
+            for batch in run_cell(cell, answerer, set(found), ImageCache()):
+                journal.append(batch.predictions, batch.model_s, provenance)
+                found.update((row.key, row) for row in batch.predictions)
+                model_s += batch.model_s
+                self.model_s += batch.model_s
+                if provenance not in provenances:
+                    provenances.append(provenance)
+                meter.computed(len(batch.predictions), count_failures(batch.predictions))
+        about = {
+            "arm": cell.arm,
+            "recipe": cell.recipe,
+            "study": self.study.name,
+            "model": self.study.model,
+            "weights_sha256": weights_sha256,
+            "task": cell.task.name,
+            "task_version": cell.task.version,
+            "decoding": asdict(cell.decoding),
+            "soft_threshold": cell.task.soft_threshold,
+            "provenance": provenances,
+            "model_s": round(model_s, 3),
+            "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        store.finish(cell.key, [found[item.key] for item in cell.items], about)
+
+    def _relabel(self, cell: Cell, complete: list[Prediction], store: StoreWriter) -> None:
+        """Rename the arm in a finished file when the study calls the same recipe differently now."""
+        about = store.about(cell.key)
+        if about["arm"] != cell.arm:
+            store.finish(cell.key, complete, {**about, "arm": cell.arm})
+
+    @contextmanager
+    def _setup(self) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.setup_s += time.perf_counter() - started
+
+
+def _local_loader() -> Loader:
+    from steadyvlm.study.backends.local import open_session  # torch, only when something runs
+
+    return open_session
+
+
+def _entry(cell: Cell) -> CellEntry:
+    return CellEntry(cell.key, cell.arm, cell.task.name, cell.recipe, len(cell.items))
+
+
+def _refuse_same(cells: Iterable[Cell]) -> None:
+    seen: dict[str, Cell] = {}
+    for cell in cells:
+        other = seen.setdefault(cell.key, cell)
+        if other is not cell:
+            raise ConfigError(
+                f"arms '{other.arm}' and '{cell.arm}' are the same weights, recipe and questions on task "
+                f"'{cell.task.name}'; keep one of them."
+            )
+
+
+def _provenance(answerer: Answerer, cell: Cell) -> dict[str, Any]:
+    known = answerer.provenance()
+    return Provenance(
+        versions=dict(known["versions"]),
+        device=str(known["device"]),
+        dtype=str(known["dtype"]),
+        attention=str(known["attention"]),
+        batch_size=cell.batch_size,
+        order=cell.order,
+        seed=cell.seed,
+        extra={str(key): str(value) for key, value in known.get("extra", {}).items()},
+    ).to_json()
