@@ -1,0 +1,184 @@
+"""One self-contained page: every number, the figures, and the samples behind them, readable offline.
+
+The page makes no request. Its content security policy forbids everything except its own style sheet and script, which
+are named by their hashes, and pictures inside the file; so even a mistake in escaping could run nothing. Text is
+escaped by Jinja, or travels as JSON that cannot end its own element and is put on the page as text, never as markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import DictLoader, Environment, StrictUndefined
+from markupsafe import Markup
+
+from steadyvlm import __version__
+from steadyvlm.errors import RunError
+from steadyvlm.report.data import ReportData
+from steadyvlm.report.families import FEW_IN_FAMILY, HEAT_STEPS, FamilyRow, family_rows, heat, task_rows
+from steadyvlm.report.figures import Point, column_axis, interval_mark, scatter, steps
+from steadyvlm.report.fingerprint import fingerprint, short_hash
+from steadyvlm.report.gallery import LIMIT, gallery
+from steadyvlm.report.measures import of_difference, of_rate
+from steadyvlm.report.summary import caveats, headline, insight, noise_rate, readings
+from steadyvlm.report.tables import ArmRow, arm_rows, original_row, samples_link
+from steadyvlm.report.text import label, one_line, percent, unbroken
+
+_TEMPLATES = ("report.html.j2", "macros.html.j2", "methods.html.j2")
+
+
+def write_html(data: ReportData, path: str | Path, *, images: bool = True, limit: int = LIMIT) -> Path:
+    """Write the report to `path` in one step and return the path.
+
+    Args:
+        data: what to show.
+        path: the file to write; missing folders are made, an existing file is replaced.
+        images: False leaves every picture out, for data that must not travel.
+        limit: samples per run and kind of flip that the page holds.
+
+    Raises:
+        RunError: when the file cannot be written.
+
+    >>> write_html(data, "report.html")  # doctest: +SKIP
+    """
+    page = render_html(data, images=images, limit=limit).encode("utf-8", "replace")
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, page)
+    except OSError as error:
+        raise RunError(f"cannot write the report to {path}: {error.strerror or error}. Choose another path.") from None
+    return path
+
+
+def render_html(data: ReportData, *, images: bool = True, limit: int = LIMIT) -> str:
+    """Return the page as text; arguments as in `write_html`."""
+    sources = {name: _source(name) for name in _TEMPLATES}
+    style, script = _source("report.css"), _source("gallery.js") + _source("page.js")
+    environment = Environment(
+        loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        percent=percent, one_line=one_line, label=label, unbroken=unbroken, short_hash=short_hash
+    )
+    environment.globals.update(
+        link=samples_link, mark=interval_mark, steps=steps, heat=heat, rate=of_rate, difference=of_difference
+    )
+    context = _context(data) | {
+        "style": Markup(style),
+        "script": Markup(script),
+        "policy": _policy(style, script),
+        "gallery": Markup(_safe_json(gallery(data, images=images, limit=limit))),
+    }
+    return environment.get_template("report.html.j2").render(context)
+
+
+def _context(data: ReportData) -> dict[str, Any]:
+    rows = arm_rows(data)
+    accelerated = [row for row in rows if not row.is_control]
+    families, tasks = family_rows(data.accelerated), task_rows(data.accelerated)
+    levels = {arm.comparison.divergence_ratio.level for arm in data.arms}
+    return {
+        "version": __version__,
+        "title": data.title,
+        "model": data.model,
+        "headline": headline(data),
+        "insight": insight(data),
+        "original": original_row(data),
+        "rows": rows,
+        "accelerated": accelerated,
+        "axes": {
+            "score": column_axis([row.score_change for row in rows]),
+            "changed": column_axis([item for row in rows for item in (row.changed, row.excess)]),
+            "broken": column_axis([item for row in rows for item in (row.broken, row.mended, row.broken_of_right)]),
+        },
+        "readings": readings(data),
+        "caveats": caveats(data),
+        "noise": of_rate(noise_rate(data)),
+        "extremes": _extremes(accelerated),
+        "figures": _figures(data, accelerated),
+        "groups": _groups(tasks, families),
+        "heat_steps": [percent(step) for step in HEAT_STEPS],
+        "few": FEW_IN_FAMILY,
+        "fingerprint": fingerprint(data.provenance),
+        "level": f"{100 * max(levels):g}" if levels else "95",
+        "thresholds": sorted({arm.comparison.correct_threshold for arm in data.arms}),
+    }
+
+
+def _extremes(rows: list[ArmRow]) -> dict[str, ArmRow]:
+    """The runs that moved furthest in each respect, for the figures under the headline."""
+    known = [row for row in rows if row.n]
+    if not known:
+        return {}
+    return {
+        "score": max(known, key=lambda row: abs(row.score_change.value)),
+        "changed": max(known, key=lambda row: row.changed.value),
+        "broken": max(known, key=lambda row: row.broken.value),
+    }
+
+
+def _figures(data: ReportData, rows: list[ArmRow]) -> dict[str, Markup]:
+    points = [
+        Point(
+            number=int(row.number),
+            name=row.name,
+            score=row.score_change,
+            changed=row.changed,
+            broken=row.broken,
+            href=samples_link(run=label(row.name), kind="changed"),
+        )
+        for row in rows
+    ]
+    floor = noise_rate(data)
+    noise = of_rate(floor) if floor is not None else None
+    return {
+        "wide": scatter(points, noise, width=860, height=440),
+        "narrow": scatter(points, noise, width=360, height=400),
+    }
+
+
+def _groups(tasks: tuple[FamilyRow, ...], families: tuple[FamilyRow, ...]) -> list[dict[str, Any]]:
+    groups = [
+        {"name": "Tasks", "key": "task", "rows": tasks},
+        {"name": "Families of questions", "key": "family", "rows": families},
+    ]
+    return [group for group in groups if group["rows"]]
+
+
+def _policy(style: str, script: str) -> str:
+    return (
+        f"default-src 'none'; img-src data:; style-src {_hash_source(style)}; script-src {_hash_source(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash_source(text: str) -> str:
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
+
+
+def _safe_json(value: Any) -> str:
+    """JSON that can stand inside a script element: no character of it can begin or end markup."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _source(name: str) -> str:
+    return (files("steadyvlm.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _replace(path: Path, page: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(page)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
