@@ -9,7 +9,7 @@ SOURCES := src tests scripts conftest.py $(wildcard examples benchmarks)
 PURE := reduction quantization tasks stability
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow check coverage bench docs format wheel browser clean
+.PHONY: help demo test slow check coverage bench docs format wheel light browser clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -18,10 +18,10 @@ demo: $(VENV)/.run ## the main job: pocket, six accelerations, one report (runs/
 	$(VENV)/bin/steadyvlm demo
 
 test: $(VENV)/.dev browser ## the default tests: offline, on the CPU
-	$(PY) -m pytest -q
+	$(PY) -m pytest
 
 slow: $(VENV)/.dev browser ## the tests that take minutes
-	$(PY) -m pytest -q -m slow
+	$(PY) -m pytest -m slow
 
 check: $(VENV)/.dev ## format, lint, strict types, import contracts, docs in sync
 	$(VENV)/bin/ruff format --check $(SOURCES)
@@ -46,6 +46,9 @@ format: $(VENV)/.dev ## format the code and mend what ruff can mend
 
 wheel: $(VENV)/.dev ## build the wheel, install it bare (no torch) and use it
 	PYTHON="$(PYTHON)" sh scripts/check_wheel.sh
+
+light: $(VENV)/.dev ## the tests of what needs no torch, on the other supported Pythons of this machine
+	sh scripts/light_tests.sh
 
 browser:
 	@sh scripts/ensure_browser.sh

@@ -11,6 +11,7 @@ cp tests/cli/logs/original.jsonl tests/cli/logs/accelerated.jsonl "$folder"
 cd "$folder" # away from the source tree: what runs is what was installed
 venv/bin/steadyvlm --help >/dev/null
 venv/bin/steadyvlm list >/dev/null
+venv/bin/steadyvlm pocket sample 0 >/dev/null
 venv/bin/steadyvlm compare original.jsonl accelerated.jsonl --html report.html --json report.json
 test -s report.html && test -s report.json
 if venv/bin/python -c 'import torch' 2>/dev/null; then
