@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,27 @@ def test_more_controls_sharpen_the_stable_core_only() -> None:
     assert (one.stable_core.numerator, one.stable_core.denominator, one.n_controls) == (2, 4, 1)
     assert (two.stable_core.numerator, two.stable_core.denominator, two.n_controls) == (1, 3, 2)
     assert two.excess_divergence_ratio == one.excess_divergence_ratio
+
+
+def test_an_answer_that_wandered_to_another_right_one_is_not_stable() -> None:
+    original, accelerated = [prediction("q1"), prediction("q2")], [prediction("q1", "blue"), prediction("q2")]
+    wandering = [prediction("q1", "crimson", 1.0), prediction("q2")]
+    noise = compare(original, accelerated, control=wandering).noise
+    assert noise is not None
+    assert (noise.stable_core.numerator, noise.stable_core.denominator) == (0, 1)
+
+
+def test_the_clusters_of_the_noise_are_those_of_its_samples() -> None:
+    # images a a b b c c; the control failed on both samples of image a, so two images with two samples remain
+    original, accelerated, control = (
+        [dataclasses.replace(item, cluster="aabbcc"[row]) for row, item in enumerate(run(answers))]
+        for answers in ("rrrrrr", "rrxxrr", "!!rrrr")
+    )
+    noise = compare(original, accelerated, control=control).noise
+    assert noise is not None
+    assert (noise.n, noise.n_clusters) == (4, 2)
+    assert noise.excess_divergence_ratio.n_clusters == 2
+    assert noise.excess_divergence_ratio.method == "newcombe-10, n_eff"
 
 
 def test_no_change_has_no_attributable_share() -> None:
