@@ -8,10 +8,7 @@ import pytest
 from PIL import Image
 
 from steadyvlm.errors import ImageError
-from steadyvlm.records import Prediction
-from steadyvlm.study.images import ImageCache, image_lookup
-from steadyvlm.study.plan import Study, TaskPlan
-from steadyvlm.tasks.folder import FolderTask
+from steadyvlm.study.images import ImageCache
 from steadyvlm.tasks.sources import FileImage
 from study.pictures import items, picture, png, sample
 
@@ -63,31 +60,3 @@ def test_unreadable_pictures_raise_with_their_reason(tmp_path: Path) -> None:
     path.write_bytes(png(3))
     with pytest.raises(ImageError, match="could not be read when the study began"):
         ImageCache().decoded(item)
-
-
-def prediction(number: str, digest: str, task: str) -> Prediction:
-    return Prediction(number, task, "yes_no", "q", "p", (digest,), ("yes",), (), "", "", "yes", "yes", 1.0)
-
-
-def test_pictures_of_a_finished_study_are_found_again(tmp_path: Path) -> None:
-    (tmp_path / "questions.jsonl").write_text(
-        '{"id": "1", "question": "Is it?", "answer": "yes", "image": "a.png"}\n'
-        '{"id": "2", "question": "Is it?", "answer": "yes", "image": "b.png"}\n'
-        '{"id": "3", "question": "Is it?", "answer": "yes"}\n'
-    )
-    (tmp_path / "a.png").write_bytes(png(200))
-    digest = FileImage(tmp_path / "a.png").sha256()
-    task = FolderTask(tmp_path).name
-    lookup = image_lookup(Study("s", "m", (TaskPlan("folder", {"path": str(tmp_path)}),)))
-    found = lookup(prediction("1", digest, task))
-    assert found is not None
-    assert found.startswith(b"\x89PNG")
-    assert lookup(prediction("1", "another", task)) is None
-    assert lookup(prediction("2", digest, task)) is None
-    assert lookup(prediction("3", digest, task)) is None
-    assert lookup(prediction("4", digest, task)) is None
-
-
-def test_a_study_whose_task_is_gone_has_no_pictures() -> None:
-    lookup = image_lookup(Study("s", "m", (TaskPlan("no-such-task"),)))
-    assert lookup(prediction("1", "x", "t")) is None

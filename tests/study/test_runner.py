@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from steadyvlm.errors import ConfigError, RunError, SampleError, StoreError
+from steadyvlm.errors import ConfigError, RunError, SampleError, StoreError, Unsupported
 from steadyvlm.records import Failure, Grade, Sample
 from steadyvlm.study.backends.scripted import Script, ScriptedArm, ScriptedLoader, ScriptedSession
 from steadyvlm.study.plan import ArmPlan, ControlPlan, Study, TaskPlan
 from steadyvlm.study.progress import Progress
 from steadyvlm.study.result import read_result
-from steadyvlm.study.runner import run
+from steadyvlm.study.runner import ArmWarning, run
 from steadyvlm.study.store import ResultStore
 from steadyvlm.tasks.sources import FileImage
 from study.pictures import picture, png, sample
@@ -225,14 +225,50 @@ def test_a_model_that_cannot_answer_keeps_what_was_done(tmp_path: Path) -> None:
             raise RuntimeError("device lost")
         return "yes"
 
-    with pytest.raises(RunError, match=r"arm 'half' on task 't' cannot run: .* device lost"):
+    with (
+        pytest.raises(RunError, match=r"arm 'half' on task 't' cannot run: .* device lost"),
+        pytest.warns(ArmWarning, match="The other arms go on"),
+    ):
         go(tmp_path / "run", loader=Watched(script), samples=many)
     statuses = {status.entry.arm: status for status in ResultStore(tmp_path / "run").status()}
     assert (statuses["control"].complete, statuses["half"].done) == (True, 0)
     result = read_result(tmp_path / "run")
-    assert result.incomplete == {"half": (0, 20), "few": (0, 2)}
-    assert result.arms == {}
+    assert result.incomplete == {"half": (0, 20)}
+    assert list(result.arms) == ["few"]
     assert "half is unfinished: 0 of 20 samples." in result.notes
+
+
+class Unfit(Watched):
+    """Refuses some recipes, as a model does that a method is not defined for."""
+
+    refused: tuple[str, ...] = ()
+
+    def arm(self, recipe: str) -> ScriptedArm:
+        if recipe in self.refused:
+            raise Unsupported(f"{recipe} needs a CLS row.")
+        return super().arm(recipe)
+
+
+def test_an_arm_that_does_not_fit_costs_only_itself(tmp_path: Path) -> None:
+    loader = Unfit()
+    loader.refused = (HALF,)
+    with (
+        pytest.raises(Unsupported, match=r"arm 'half' cannot be prepared: .* needs a CLS row"),
+        pytest.warns(ArmWarning),
+    ):
+        go(tmp_path / "run", loader=loader)
+    assert read_result(tmp_path / "run").incomplete == {"half": (0, 6)}
+    loader.refused = (HALF, FEW)
+    with pytest.raises(Unsupported, match=r"(?s)arm 'half' .*arm 'few'"), pytest.warns(ArmWarning):
+        go(tmp_path / "more", loader=loader)
+
+
+def test_without_the_original_nothing_goes_on(tmp_path: Path) -> None:
+    loader = Unfit()
+    loader.refused = ("keep_all",)
+    with pytest.raises(Unsupported, match="arm 'original' cannot be prepared"):
+        go(tmp_path / "run", loader=loader)
+    assert loader.arms() == []
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def run_cell(cell: Cell, answerer: Answerer, done: Collection[Key], cache: Image
         elif len(held) >= STREAK:
             raise RunError(
                 f"arm '{cell.arm}' on task '{cell.task.name}' cannot run: {len(held)} samples in a row failed with "
-                f"{_describe(attempt.error)}. Earlier answers are kept; mend the cause and run the study again."
+                f"{_describe(attempt.error)}. Answers so far are kept; mend the cause and run the study again."
             ) from attempt.error
     if held:
         yield Batch(tuple(held), held_s)

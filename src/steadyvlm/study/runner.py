@@ -1,12 +1,14 @@
 """Run what is missing of a study, in an order that makes an early look useful: original, control, recipes.
 
 Everything that can be refused is refused before the model loads: tasks are built, samples hashed, the folder locked.
-The model is loaded once and only if a cell is missing; each arm is prepared once for all its tasks.
+The model is loaded once and only if a cell is missing; each arm is prepared once for all its tasks. An arm that cannot
+run (its method does not fit the model, a library is missing) costs only itself: the others are finished first.
 """
 
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steadyvlm.errors import ConfigError
+from steadyvlm.errors import ConfigError, SteadyVLMError, StoreError
 from steadyvlm.records import Prediction, Provenance
 from steadyvlm.study.backends import Answerer, Loader, Session
 from steadyvlm.study.cell import Cell, Key, run_cell
@@ -40,6 +42,10 @@ if TYPE_CHECKING:
     from steadyvlm.tasks.base import Task
 
 
+class ArmWarning(UserWarning):
+    """One arm of a study could not run; the study goes on and raises the reason when the other arms are done."""
+
+
 def run(
     study: Study,
     folder: str | Path,
@@ -63,6 +69,10 @@ def run(
         UsageError: or InputError, for anything wrong with the request; nothing was computed.
         StoreError: if the folder is in use, belongs to another study, or is not a store.
         RunError: if the model cannot answer at all; finished batches are kept.
+
+    Warns:
+        ArmWarning: when an arm other than the original cannot run; its error is raised after the other arms.
+        StoreWarning: when something damaged was set aside.
 
     >>> run(Study.from_yaml("pocket-demo"), "runs/pocket-demo").failures   # doctest: +SKIP
     {'original': 0, 'control': 0, 'fastv-50': 0}
@@ -102,8 +112,19 @@ class _Run:
             _refuse_same(cells)
             store.write_manifest(Manifest(self.study.to_mapping(), tuple(_entry(cell) for cell in cells)))
             meter = Meter({cell.key: len(cell.items) for cell in cells}, self.progress)
+            errors = []
             for arm in dict.fromkeys(cell.arm for cell in cells):
-                self._run_arm([cell for cell in cells if cell.arm == arm], session, weights, store, meter)
+                try:
+                    self._run_arm([cell for cell in cells if cell.arm == arm], session, weights, store, meter)
+                except StoreError:
+                    raise
+                except SteadyVLMError as error:
+                    if arm == ORIGINAL:
+                        raise  # without the original no other arm can be compared
+                    warnings.warn(f"{error} The other arms go on.", ArmWarning, stacklevel=2)
+                    errors.append(error)
+            if errors:
+                raise type(errors[0])("\n".join(str(error) for error in errors)) from errors[0]
         times = Times(time.perf_counter() - started, self.setup_s, self.model_s)
         return replace(read_result(self.folder), times=times)
 
@@ -160,10 +181,16 @@ class _Run:
                 meter.stored(len(complete), count_failures(complete))
                 continue
             if answerer is None:
-                with self._setup():
-                    answerer = session.arm(cell.recipe)
+                answerer = self._prepare(session, cell)
                 meter.begin(cell.key, cell.arm, cell.task.name)
             self._run_cell(cell, answerer, weights[cell.recipe], store, meter)
+
+    def _prepare(self, session: Session, cell: Cell) -> Answerer:
+        try:
+            with self._setup():
+                return session.arm(cell.recipe)
+        except SteadyVLMError as error:
+            raise type(error)(f"arm '{cell.arm}' cannot be prepared: {error}") from error
 
     def _run_cell(self, cell: Cell, answerer: Answerer, weights_sha256: str, store: StoreWriter, meter: Meter) -> None:
         provenance = _provenance(answerer, cell)
