@@ -18,7 +18,8 @@ from steadyvlm.models.adapter import Rotary
 
 def rotate(heads: Tensor, rotary: Rotary) -> Tensor:
     """Return `heads` [B, H, T, d] turned by the angles of their positions."""
-    return heads * rotary.cos + heads.roll(heads.shape[-1] // 2, dims=-1) * rotary.signed_sin
+    turned = heads.roll(heads.shape[-1] // 2, dims=-1).mul_(rotary.signed_sin)
+    return turned.add_(heads * rotary.cos)
 
 
 def prompt_attention(queries: Tensor, keys: Tensor, values: Tensor, *, scaling: float, mask: Tensor | None) -> Tensor:

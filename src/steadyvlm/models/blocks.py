@@ -3,8 +3,12 @@
 Llama and Mistral decoder layers in transformers have the same parts under the same names, so one view serves both.
 The view holds references, never copies: it is made anew for every batch and sees linears a quantiser has put in place.
 
+What a linear has just returned belongs to nobody else, so sums and products are written into it: on a CPU fresh memory
+costs more than the arithmetic.
+
 Source: transformers `modeling_llama.py`, `modeling_mistral.py` (pre-norm, rotary, gated MLP) and `modeling_clip.py`.
-Differs: attention itself is left to the engine; the encoder stops at the feature layer instead of running to the end.
+Differs: attention itself is left to the engine; the encoder stops at the feature layer instead of running to the end,
+and CLIP layers are run here.
 """
 
 from __future__ import annotations
@@ -15,6 +19,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
+from transformers.activations import QuickGELUActivation
 
 from steadyvlm.models.adapter import EncodedImage, Rotary
 from steadyvlm.reduction.base import Signal
@@ -32,14 +38,17 @@ class LlamaLayer:
     value: nn.Module
     output: nn.Module
     mlp_norm: nn.Module
-    mlp: nn.Module
+    gate: nn.Module
+    up: nn.Module
+    down: nn.Module
+    activation: nn.Module
     head_dim: int
     scaling: float
 
     @staticmethod
     def of(layer: Any) -> LlamaLayer:
         """Return the view of a Hugging Face `LlamaDecoderLayer` or `MistralDecoderLayer`."""
-        attention = layer.self_attn
+        attention, mlp = layer.self_attn, layer.mlp
         return LlamaLayer(
             input_norm=layer.input_layernorm,
             query=attention.q_proj,
@@ -47,14 +56,17 @@ class LlamaLayer:
             value=attention.v_proj,
             output=attention.o_proj,
             mlp_norm=layer.post_attention_layernorm,
-            mlp=layer.mlp,
+            gate=mlp.gate_proj,
+            up=mlp.up_proj,
+            down=mlp.down_proj,
+            activation=mlp.act_fn,
             head_dim=attention.head_dim,
             scaling=attention.scaling,
         )
 
     def norm(self, hidden: Tensor) -> Tensor:
         """Return the normalised input [B, T, D] of the projections."""
-        return self.input_norm(hidden)  # type: ignore[no-any-return]  # nn.Module calls are untyped
+        return _rms_norm(self.input_norm, hidden)
 
     def queries(self, normed: Tensor) -> Tensor:
         """Return unrotated queries [B, H, T, d]."""
@@ -70,8 +82,10 @@ class LlamaLayer:
 
     def finish(self, residual: Tensor, attended: Tensor) -> Tensor:
         """Add the output projection of `attended` [B, H, T, d] and then the MLP to `residual` [B, T, D]."""
-        hidden: Tensor = residual + self.output(attended.transpose(1, 2).flatten(2))
-        return hidden + self.mlp(self.mlp_norm(hidden))  # type: ignore[no-any-return]  # nn.Module calls are untyped
+        hidden: Tensor = self.output(attended.transpose(1, 2).flatten(2)).add_(residual)
+        normed = _rms_norm(self.mlp_norm, hidden)
+        wide = _activate(self.activation, self.gate(normed)).mul_(self.up(normed))
+        return hidden.add_(self.down(wide))
 
     def _heads(self, projected: Tensor) -> Tensor:
         batch, length, _ = projected.shape
@@ -100,7 +114,7 @@ def run_clip(tower: Any, pixels: Tensor, depths: tuple[int, ...], needs: Abstrac
     outputs = {0: hidden}
     before = hidden
     for depth, layer in enumerate(tower.encoder.layers[: max(depths)], start=1):
-        before, hidden = hidden, layer(hidden, None)
+        before, hidden = hidden, _clip_layer(layer, hidden)
         if depth in depths:
             outputs[depth] = hidden
     rows = torch.cat([outputs[depth] for depth in depths], dim=-1)
@@ -112,6 +126,35 @@ def run_clip(tower: Any, pixels: Tensor, depths: tuple[int, ...], needs: Abstrac
         EncodedImage(rows[i], None if attention is None else attention[i], None if keys is None else keys[i])
         for i in range(rows.shape[0])
     ]
+
+
+def _clip_layer(layer: Any, hidden: Tensor) -> Tensor:
+    """Run one pre-norm CLIP encoder layer on [I, R, D]."""
+    block = layer.self_attn
+    images, rows, _ = hidden.shape
+    normed = layer.layer_norm1(hidden)
+    query, key, value = (
+        projection(normed).view(images, rows, block.num_heads, block.head_dim).transpose(1, 2)
+        for projection in (block.q_proj, block.k_proj, block.v_proj)
+    )
+    attended = scaled_dot_product_attention(query, key, value, scale=block.scale)
+    hidden = block.out_proj(attended.transpose(1, 2).flatten(2)).add_(hidden)
+    wide = _activate(layer.mlp.activation_fn, layer.mlp.fc1(layer.layer_norm2(hidden)))
+    return layer.mlp.fc2(wide).add_(hidden)  # type: ignore[no-any-return]  # nn.Module calls are untyped
+
+
+def _rms_norm(module: Any, hidden: Tensor) -> Tensor:
+    if hidden.dtype == torch.float32:  # the same arithmetic in one call; in lower precision the roundings differ
+        return rms_norm(hidden, (hidden.shape[-1],), module.weight, module.variance_epsilon)
+    return module(hidden)  # type: ignore[no-any-return]  # nn.Module calls are untyped
+
+
+def _activate(activation: Any, wide: Tensor) -> Tensor:
+    if isinstance(activation, nn.SiLU):
+        return silu(wide, inplace=True)
+    if isinstance(activation, QuickGELUActivation):  # CLIP's x * sigmoid(1.702 x), without three temporaries
+        return (wide * 1.702).sigmoid_().mul_(wide)
+    return activation(wide)  # type: ignore[no-any-return]  # nn.Module calls are untyped
 
 
 def _attention_signals(layer: Any, entering: Tensor, needs: AbstractSet[Signal]) -> tuple[Tensor | None, Tensor | None]:
