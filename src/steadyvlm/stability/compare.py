@@ -9,7 +9,7 @@ from typing import Any
 from steadyvlm.errors import InvalidOption
 from steadyvlm.records import Prediction
 from steadyvlm.stability.caveats import caveats_of
-from steadyvlm.stability.pairing import by_key, check_pairs, check_questions, pair
+from steadyvlm.stability.pairing import Pairing, by_key, check_pairs, check_questions, pair
 from steadyvlm.stability.prediction_file import Run, predictions_of
 from steadyvlm.stability.summary import Flip, Slice
 from steadyvlm.stability.table import FailedSample, build_table, failed_samples
@@ -92,7 +92,7 @@ def compare(
         raise InvalidOption("further_controls were given without a control; pass the first one as control=.")
     pairing = pair(predictions_of(original), predictions_of(accelerated), common_only=common_only)
     control_runs = [] if control is None else [control, *further_controls]
-    controls = [_control_answers(pairing.pairs, predictions_of(run), common_only) for run in control_runs]
+    controls = [_control_answers(pairing, predictions_of(run), common_only) for run in control_runs]
     table = build_table(pairing.pairs, controls, correct_threshold=correct_threshold)
     overall = table.summary("all", alpha=alpha, seed=seed)
     left_out = (len(pairing.only_first), len(pairing.only_second))
@@ -110,12 +110,10 @@ def compare(
     )
 
 
-def _control_answers(
-    pairs: Sequence[tuple[Prediction, Prediction]], control: Sequence[Prediction], common_only: bool
-) -> list[Prediction | None]:
+def _control_answers(pairing: Pairing, control: Sequence[Prediction], common_only: bool) -> list[Prediction | None]:
     """The control's answer to each pair, after checking that it was asked and graded as the original was."""
     names = ("original", "control")
-    originals = {original.key: original for original, _ in pairs}
+    originals = {key: original for key, (original, _) in zip(pairing.keys, pairing.pairs, strict=True)}
     again = by_key(control, "control")
     check_questions(originals, again, names=names, common_only=common_only)
     check_pairs([(item, again[key]) for key, item in originals.items() if key in again], names=names)

@@ -28,10 +28,12 @@ class Pairing:
     """Two runs, lined up.
 
     Attributes:
-        pairs: (first, second) per question, sorted by key, so that the order of the runs is irrelevant.
+        keys: the questions, sorted, so that the order of the runs is irrelevant.
+        pairs: (first, second) per question, in the order of `keys`.
         only_first, only_second: questions left out on request because one run did not answer them.
     """
 
+    keys: tuple[Key, ...]
     pairs: tuple[tuple[Prediction, Prediction], ...]
     only_first: tuple[Key, ...] = ()
     only_second: tuple[Key, ...] = ()
@@ -67,7 +69,7 @@ def pair(
     keys = sorted(left.keys() & right.keys()) if only_left or only_right else sorted(left)
     pairs = tuple([(left[key], right[key]) for key in keys])
     check_pairs(pairs, names=names)
-    return Pairing(pairs, tuple(only_left), tuple(only_right))
+    return Pairing(tuple(keys), pairs, tuple(only_left), tuple(only_right))
 
 
 def key_text(key: Key) -> str:
@@ -118,6 +120,8 @@ def check_questions(
     steadyvlm.errors.PairingError: the original run (0 samples) and the accelerated run (0 samples) have no question \
 in common; they belong to different tasks or were given different ids.
     """
+    if left and left.keys() == right.keys():
+        return [], []
     only_left, only_right = sorted(left.keys() - right.keys()), sorted(right.keys() - left.keys())
     if len(only_left) == len(left):
         raise PairingError(

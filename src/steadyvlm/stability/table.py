@@ -169,11 +169,12 @@ def _flags(values: Sequence[bool]) -> BoolArray:
     return np.fromiter(values, dtype=np.bool_, count=len(values))
 
 
-def _cluster(sample: Prediction) -> tuple[str, ...]:
+def _cluster(sample: Prediction) -> str:
     """What a sample is not independent of: its image, else its rotations, else the sample it was made from.
 
     Image ids count across tasks, since benchmarks share pictures; two that collide by accident only widen intervals.
     """
     if sample.cluster:
-        return (sample.cluster,)
-    return (sample.task, "group" if sample.group else "id", sample.group or sample.parent or sample.sample_id)
+        return sample.cluster
+    kind = "group" if sample.group else "id"
+    return "\x1f".join((sample.task, kind, sample.group or sample.parent or sample.sample_id))
