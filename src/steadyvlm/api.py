@@ -68,13 +68,8 @@ def compare(
     second = _side(accelerated, None, columns, kind)
     left, right = first.predictions, second.predictions
     noise = None if control is None else _side(control, CONTROL, columns, kind).predictions
-    study = second.study
-    if (
-        study is not None
-        and first.study is not None
-        and first.study.folder == study.folder
-        and second.arm in study.arms
-    ):
+    study = second.study if first.folder == second.folder else None
+    if study is not None and second.arm in study.arms:
         if first.arm == ORIGINAL:
             left = study.paired(second.arm)[0]  # an arm with a limit was asked fewer questions
         if noise is None and first.arm != CONTROL:
@@ -89,6 +84,26 @@ def compare(
         seed=seed,
         common_only=common_only,
     )
+
+
+def read_run(
+    run: Run, *, arm: str = ORIGINAL, columns: Mapping[str, str] | None = None, kind: AnswerKind | None = None
+) -> Sequence[Prediction]:
+    """Return the answers of one run, wherever they are, as `compare` reads them.
+
+    Args:
+        run: a log, a finished cell, `run-folder/arm`, or `run-folder`, which stands for its `arm`.
+        arm: which arm a folder without an arm's name stands for.
+        columns: for logs, role to column name where the automatic choice is wrong.
+        kind: for logs, how answers are read: open, open_ten, choice or yes_no.
+
+    Raises:
+        LogError: or StoreError, when answers cannot be read.
+
+    >>> read_run([])
+    []
+    """
+    return _side(run, arm, columns, kind).predictions
 
 
 def compare_study(

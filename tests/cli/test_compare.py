@@ -66,6 +66,41 @@ def test_a_result_that_cannot_be_written_is_refused(steadyvlm, tmp_path):
         assert "cannot write" in done.err
 
 
+def test_columns_and_kind_can_be_named(steadyvlm, tmp_path):
+    for name, answer in (("original", "B"), ("fast", "A")):
+        row = {"qid": "1", "prompt": "Which? A. one B. two", "first": "C", "second": answer, "gold": "B"}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    arguments = ("compare", tmp_path / "original.jsonl", tmp_path / "fast.jsonl")
+    done = steadyvlm(*arguments, "--column", "prediction=second", "--kind", "open")
+    assert done.code == 0, done.err
+    assert "1/1 = 100.00 %" in done.out
+    assert "fast on original.jsonl" in done.out
+    refused = steadyvlm(*arguments, "--column", "second")
+    assert refused.code == 2
+    assert "write ROLE=NAME" in refused.err
+
+
+def test_runs_with_some_other_questions_only_when_asked_for(steadyvlm, tmp_path):
+    lines = (LOGS / "accelerated.jsonl").read_text().splitlines(keepends=True)
+    short = tmp_path / "short.jsonl"
+    short.write_text("".join(lines[:8]))
+    assert steadyvlm("compare", LOGS / "original.jsonl", short).code == 2
+    done = steadyvlm("compare", LOGS / "original.jsonl", short, "--common-only")
+    assert done.code == 0, done.err
+    assert "/8 = " in done.out
+
+
+def test_arms_of_a_study_can_be_compared(steadyvlm, finished, tmp_path):
+    page = tmp_path / "report.html"
+    done = steadyvlm("compare", finished / "original", finished / "arm0", "--html", page)
+    assert done.code == 0, done.err
+    assert "1/5 = 20.00 %" in done.out
+    assert page.is_file()
+    done = steadyvlm("compare", finished / "original", finished / "arm7")
+    assert done.code == 2
+    assert "arm0" in done.err
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="the 3,000 answers of LLaVA-1.5-7B are not part of the repository")
 def test_real_answers_of_llava_before_and_after_visionzip(steadyvlm, tmp_path):
     page = tmp_path / "report.html"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 
 import click
@@ -76,6 +77,25 @@ def test_an_unexpected_error_is_short_and_says_how_to_see_more(steadyvlm, failin
     assert "--debug" in done.err
 
 
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("torch.nn", "models"), ("transformers", "models"), ("bitsandbytes", "int8"), ("sklearn", "pocket-train")],
+)
+def test_a_missing_optional_library_names_the_extra_to_install(steadyvlm, failing, module, extra):
+    failing.append(ModuleNotFoundError(f"No module named '{module}'", name=module))
+    done = steadyvlm("fail")
+    assert done.code == 2
+    assert done.err.startswith(f"MissingDependency: this command needs {module.split('.')[0]}")
+    assert f"pip install 'steadyvlm[{extra}]'" in done.err
+
+
+def test_another_missing_module_is_not_blamed_on_an_extra(steadyvlm, failing):
+    failing.append(ModuleNotFoundError("No module named 'theirs'", name="theirs"))
+    done = steadyvlm("fail")
+    assert done.code == 3
+    assert "steadyvlm[" not in done.err
+
+
 @pytest.mark.parametrize("error", [RunError("it broke"), ZeroDivisionError("division by zero")])
 def test_debug_shows_the_traceback_and_keeps_the_exit_code(failing, capsys, error):
     failing.append(error)
@@ -89,6 +109,28 @@ def test_an_interruption_is_not_an_error(steadyvlm, failing, error):
     done = steadyvlm("fail")
     assert done.code == 130
     assert done.err.strip() == "Interrupted."
+
+
+class OwnWarning(UserWarning):
+    """As if it came from the package."""
+
+
+OwnWarning.__module__ = "steadyvlm.study.runner"
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(("arguments", "shown"), [((), ["ours"]), (("--debug",), ["ours", "theirs"])])
+def test_our_warnings_are_sentences_and_others_are_for_debugging(capsys, arguments, shown):
+    @cli.command("warn")
+    def warn() -> None:
+        warnings.warn("ours", OwnWarning, stacklevel=1)
+        warnings.warn("theirs", UserWarning, stacklevel=1)
+
+    try:
+        assert main([*arguments, "warn"]) == 0
+    finally:
+        del cli.commands["warn"]
+    assert capsys.readouterr().err.splitlines() == [f"Warning: {text}" for text in shown]
 
 
 def test_output_may_be_cut_off_by_its_reader():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import io
+import json
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,9 @@ from PIL import Image
 from steadyvlm.cli.demo import STUDY, limited
 from steadyvlm.cli.report_data import PictureShelf, study_report
 from steadyvlm.cli.run import run_study
-from steadyvlm.records import ImageRef
-from steadyvlm.study.plan import Study
+from steadyvlm.errors import RunError
+from steadyvlm.study.backends.scripted import ScriptedLoader
+from steadyvlm.study.plan import Study, TaskPlan, build_task
 from steadyvlm.study.result import read_result
 from steadyvlm.study.runner import run
 from steadyvlm.study.store import ResultStore
@@ -47,18 +50,6 @@ def test_run_refuses_an_unknown_study_and_a_missing_file(steadyvlm):
     assert (unknown.code, missing.code) == (2, 2)
     assert "Did you mean 'pocket-demo'?" in unknown.err
     assert "nothing/here.yaml" in missing.err
-
-
-def test_run_and_demo_name_the_extra_that_is_missing(steadyvlm, monkeypatch, tmp_path, questions):
-    real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else real(name, *rest))
-    file = tmp_path / "study.yaml"
-    file.write_text(f"study: toy\nmodel: toy\ntasks:\n  - name: folder\n    path: {questions}\n")
-    for arguments in (("demo", "--folder", tmp_path / "demo"), ("run", file)):
-        done = steadyvlm(*arguments)
-        assert done.code == 2
-        assert done.err.startswith("MissingDependency: ")
-        assert "pip install 'steadyvlm[models]'" in done.err
 
 
 def test_status_of_a_finished_and_of_an_unfinished_study(steadyvlm, finished):
@@ -126,22 +117,53 @@ def test_a_picture_is_shown_only_if_it_is_the_one_that_was_asked_about(finished,
     assert PictureShelf(result.study)(dataclasses.replace(shown, image_sha256=())) is None
 
 
-def test_a_picture_made_on_the_fly_is_encoded(questions, monkeypatch, finished):
-    from steadyvlm.cli import report_data
-    from steadyvlm.seeding import bytes_hash
-
-    class Drawn:
-        def load(self):
-            return Image.new("RGB", (4, 4), "red")
-
-        def sha256(self):
-            return ""
-
-    assert isinstance(Drawn(), ImageRef)
-    data = report_data._encoded(Drawn())
+def test_a_picture_that_is_painted_when_needed_becomes_a_png(finished):
+    study = dataclasses.replace(read_result(finished).study, tasks=(TaskPlan("pocket", limit=1),))
+    (sample,) = build_task(study.tasks[0]).samples()
+    prediction = dataclasses.replace(
+        read_result(finished).original[0],
+        task="pocket",
+        sample_id=sample.id,
+        image_sha256=(sample.images[0].sha256(),),
+    )
+    data = PictureShelf(study)(prediction)
     assert data is not None
-    assert data.startswith(b"\x89PNG")
-    assert bytes_hash(data)
+    with Image.open(io.BytesIO(data)) as picture:
+        assert (picture.format, picture.size) == ("PNG", (96, 96))
+
+
+@pytest.mark.filterwarnings("default::steadyvlm.study.runner.ArmWarning")
+def test_an_arm_that_cannot_run_leaves_a_report_about_the_others(questions, tmp_path, capsys, study_of, loader):
+    def script(recipe, sample):
+        if "visionzip" in recipe:
+            raise RuntimeError("no CLS row")
+        return loader.script(recipe, sample)
+
+    study = study_of(_many(questions), ["visionzip(dominant=8, contextual=2)", "fastv(layer=3, keep_ratio=0.5)"])
+    with pytest.raises(RunError, match="no CLS row"):
+        run_study(study, tmp_path / "toy", loader=ScriptedLoader(script))
+    captured = capsys.readouterr()
+    assert "arm1" in captured.out
+    assert "arm0 is unfinished" in " ".join(captured.out.split())
+    assert (tmp_path / "toy" / "report.html").is_file()
+
+
+def test_an_original_that_cannot_run_leaves_no_report(questions, tmp_path, study_of):
+    def script(recipe, sample):
+        raise RuntimeError("no memory")
+
+    with pytest.raises(RunError, match="no memory"):
+        run_study(study_of(_many(questions)), tmp_path / "toy", loader=ScriptedLoader(script))
+    assert not (tmp_path / "toy" / "report.html").exists()
+
+
+def _many(questions: Path) -> Path:
+    """Enough questions for a run to be sure that it is not the questions that fail."""
+    rows = [
+        {"id": str(n), "image": "a.png", "question": f"Is there thing {n}?", "references": ["yes"]} for n in range(12)
+    ]
+    (questions / "questions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return questions
 
 
 def test_the_demo_can_be_limited_without_asking_more_than_the_study_does():

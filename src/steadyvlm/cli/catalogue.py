@@ -102,7 +102,10 @@ def describe(name: str, target: str) -> Entry:
         if isinstance(node, ast.ClassDef) and node.name == attribute:
             return Entry(name, target, idea, _fields(node), source, differs)
         if isinstance(node, ast.FunctionDef) and node.name == attribute:
-            return Entry(name, target, ast.get_docstring(node) or idea)
+            docstring = ast.get_docstring(node) or idea
+            return Entry(
+                name, target, re.split(r"^(?:Args|Returns|Raises|Yields):|^>>>", docstring, flags=re.M)[0].strip()
+            )
     return Entry(name, target, idea, (), source, differs)
 
 

@@ -35,11 +35,9 @@ def demo(folder: Path, limit: int | None) -> None:
       steadyvlm demo
       steadyvlm demo --limit 200 --folder /tmp/demo
     """
-    from steadyvlm.cli.output import require_models
     from steadyvlm.cli.run import run_study
     from steadyvlm.study.plan import Study
 
-    require_models("The demo")
     study, notes = _without_missing_libraries(Study.from_yaml(STUDY))
     run_study(study if limit is None else limited(study, limit), folder, notes=notes)
 

@@ -7,8 +7,11 @@ Exit codes: 0 done, 1 a gate was not passed, 2 the request or its input is wrong
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import click
 
@@ -20,7 +23,14 @@ from steadyvlm.cli.pocket import pocket
 from steadyvlm.cli.report import report
 from steadyvlm.cli.run import run
 from steadyvlm.cli.status import status
-from steadyvlm.errors import SteadyVLMError, UnknownName
+from steadyvlm.errors import MissingDependency, SteadyVLMError, UnknownName
+
+EXTRAS = {
+    "models": ("torch", "transformers", "tokenizers", "safetensors"),
+    "int8": ("accelerate", "bitsandbytes"),
+    "pocket-train": ("matplotlib", "sklearn"),
+}
+"""Which extra brings a library that not every command needs."""
 
 OK, GATE_FAILED, BAD_REQUEST, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -82,6 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0
     """
     settings = Settings()
+    with warnings.catch_warnings():
+        warnings.showwarning = partial(_show_warning, settings)
+        return _run(arguments, settings)
+
+
+def _run(arguments: Sequence[str] | None, settings: Settings) -> int:
     try:
         result = cli.main(
             args=None if arguments is None else list(arguments),
@@ -91,6 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except SteadyVLMError as error:
         return _say(error, settings, error.exit_code)
+    except ModuleNotFoundError as error:
+        known = _missing(error)
+        return _say(known, settings, known.exit_code) if known else _say(error, settings, FAILED)
     except click.Abort:
         click.echo("Interrupted.", err=True)
         return INTERRUPTED
@@ -104,6 +123,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else OK
 
 
+def _missing(error: ModuleNotFoundError) -> MissingDependency | None:
+    """Return the error that names the extra to install, for a library that is optional."""
+    library = (error.name or "").partition(".")[0]
+    for extra, libraries in EXTRAS.items():
+        if library in libraries:
+            return MissingDependency(
+                f"this command needs {library}, which is not installed. Install it: pip install 'steadyvlm[{extra}]'"
+            )
+    return None
+
+
 def _say(error: Exception, settings: Settings, code: int) -> int:
     if settings.debug:
         traceback.print_exception(error)
@@ -112,3 +142,9 @@ def _say(error: Exception, settings: Settings, code: int) -> int:
     if not isinstance(error, SteadyVLMError):
         click.echo("This was not expected. `steadyvlm --debug …` shows where it happened; please report it.", err=True)
     return code
+
+
+def _show_warning(settings: Settings, message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """Show what steadyvlm itself warns about, as a sentence; other libraries' warnings only with `--debug`."""
+    if settings.debug or category.__module__.startswith("steadyvlm."):
+        click.echo(f"Warning: {message}", err=True)

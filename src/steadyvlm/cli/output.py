@@ -1,27 +1,12 @@
-"""What commands need before and after their work: the libraries for it, and a place to write to."""
+"""Places that commands read from and write to."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from steadyvlm.errors import MissingDependency, UsageError
-
-
-def require_models(what: str) -> None:
-    """Refuse early, and with the command that helps, when the libraries that run models are not installed.
-
-    Raises:
-        MissingDependency: naming what is missing.
-    """
-    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingDependency(
-            f"{what} needs {' and '.join(missing)}, which this environment does not have. "
-            "Install them: pip install 'steadyvlm[models]' (or 'steadyvlm[models,int8]' for LLM.int8() as well)."
-        )
+from steadyvlm.errors import UsageError
 
 
 @contextmanager

@@ -18,10 +18,12 @@ PLAIN_INTERVAL_S = 15.0
 class ProgressDisplay:
     """A progress callback that is also a context manager.
 
-    In a terminal it draws one bar; otherwise (a log file, CI) it writes plain lines.
+    In a terminal it draws one bar; otherwise (a log file, CI) it writes plain lines. `shown` tells whether there was
+    anything to show: whether the work itself has begun.
     """
 
     def __init__(self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.shown = False
         self._stream = stream or sys.stderr
         self._display = _Bar(self._stream) if self._stream.isatty() else _Lines(self._stream, clock)
 
@@ -31,6 +33,7 @@ class ProgressDisplay:
 
     def __call__(self, progress: Progress) -> None:
         """Show one moment of a run."""
+        self.shown = True
         self._display.show(progress)
 
     def __exit__(

@@ -1,4 +1,4 @@
-"""From answers to what a report shows: a finished study, or two logs.
+"""From answers to what a report shows: a finished study, or two runs.
 
 Pictures are not kept with the answers. They are loaded from the task again, and one is shown only if its bytes still
 have the hash that was recorded when the question was asked.
@@ -7,18 +7,17 @@ have the hash that was recorded when the question was asked.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from steadyvlm.api import compare_study
+from steadyvlm.api import compare, compare_study, read_run
 from steadyvlm.errors import SteadyVLMError
-from steadyvlm.records import ImageRef, Prediction
+from steadyvlm.records import AnswerKind, ImageRef, Prediction
 from steadyvlm.report.data import CONTROL, ORIGINAL, ArmReport, ReportData
-from steadyvlm.seeding import bytes_hash
-from steadyvlm.stability import compare as compare_runs
 from steadyvlm.study.plan import Study, build_task
 from steadyvlm.study.result import StudyResult
+from steadyvlm.tasks.logs import load_log
+from steadyvlm.tasks.sources import BytesImage, FileImage, read_bounded
 
 Key = tuple[str, str, str]
 
@@ -36,7 +35,7 @@ def study_report(result: StudyResult, *, correct_threshold: float | None = None)
     arms = [ArmReport(name, result.recipes[name], found, result.arms[name]) for name, found in comparisons.items()]
     if result.control is not None:
         threshold = next((arm.comparison.correct_threshold for arm in arms), correct_threshold or DEFAULT_THRESHOLD)
-        found = compare_runs(*result.paired(CONTROL), correct_threshold=threshold)
+        found = compare(*result.paired(CONTROL), correct_threshold=threshold)
         arms.insert(0, ArmReport(CONTROL, result.recipes[CONTROL], found, result.control))
     asked = len(result.original)
     fewer = [
@@ -55,31 +54,53 @@ def study_report(result: StudyResult, *, correct_threshold: float | None = None)
     )
 
 
-def log_report(original: Path, accelerated: Path, control: Path | None = None) -> ReportData:
-    """Compare two logs, with a third as noise floor.
+def runs_report(
+    original: Path,
+    accelerated: Path,
+    control: Path | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    kind: AnswerKind | None = None,
+    common_only: bool = False,
+) -> ReportData:
+    """Compare two runs, each a log, a finished cell, or an arm of a study, with a third as noise floor.
+
+    Args:
+        original: the unaccelerated model's answers.
+        accelerated: the accelerated model's answers.
+        control: the original's answers from a second run.
+        columns: for logs, role to column name.
+        kind: for logs, how answers are read.
+        common_only: compare the questions both hold instead of refusing.
 
     Raises:
-        LogError: if a log cannot be read.
+        LogError: or StoreError, if answers cannot be read.
         PairingError: if they do not answer the same questions.
     """
-    from steadyvlm.tasks.logs import load_log
+    notes: list[str] = []
 
-    logs = {"original": load_log(original), "accelerated": load_log(accelerated)}
-    if control is not None:
-        logs[CONTROL] = load_log(control)
-    before, after = logs["original"].predictions, logs["accelerated"].predictions
-    again = logs[CONTROL].predictions if control is not None else None
+    def read(path: Path) -> Sequence[Prediction] | Path:
+        if path.is_dir() or path.suffix == ".parquet" or not path.exists():
+            return path
+        log = load_log(path, columns=columns, kind=kind)
+        notes.extend(f"{path.name}: {note}" for note in log.notes)
+        return log.predictions
+
+    before, after = read(original), read(accelerated)
+    again = None if control is None else read(control)
     arms = []
     if again is not None:
-        arms.append(ArmReport(CONTROL, str(control), compare_runs(before, again), again))
+        found = compare(before, again, common_only=common_only)
+        arms.append(ArmReport(CONTROL, str(control), found, read_run(again)))
     name = accelerated.stem if accelerated.stem not in ("", ORIGINAL, CONTROL) else "accelerated"
-    arms.append(ArmReport(name, str(accelerated), compare_runs(before, after, control=again), after))
+    found = compare(before, after, again, common_only=common_only)
+    arms.append(ArmReport(name, str(accelerated), found, read_run(after)))
     return ReportData(
         title=f"{original.name} and {accelerated.name}",
         model=original.name,
         arms=arms,
-        original=before,
-        notes=[f"{name}: {note}" for name, log in logs.items() for note in log.notes],
+        original=read_run(before),
+        notes=notes,
     )
 
 
@@ -97,8 +118,12 @@ class PictureShelf:
         if self._pictures is None:
             self._pictures = dict(self._read())
         picture = self._pictures.get(prediction.key)
-        data = None if picture is None else _encoded(picture)
-        return data if data is not None and bytes_hash(data) == prediction.image_sha256[0] else None
+        try:
+            if picture is not None and picture.sha256() == prediction.image_sha256[0]:
+                return _encoded(picture)
+        except SteadyVLMError:  # it cannot be read any more
+            pass
+        return None
 
     def _read(self) -> Mapping[Key, ImageRef]:
         found: dict[Key, ImageRef] = {}
@@ -111,17 +136,12 @@ class PictureShelf:
         return found
 
 
-def _encoded(picture: Any) -> bytes | None:
-    """Return the bytes a picture was stored as; a picture of another kind is encoded anew."""
-    from steadyvlm.tasks.sources import BytesImage, FileImage, read_bounded
-
-    try:
-        if isinstance(picture, BytesImage):
-            return picture.data
-        if isinstance(picture, FileImage):
-            return read_bounded(picture.path)
-        buffer = io.BytesIO()
-        picture.load().save(buffer, "PNG")
-        return buffer.getvalue()
-    except SteadyVLMError:
-        return None
+def _encoded(picture: ImageRef) -> bytes:
+    """Return the bytes a picture was stored as; one that is made when it is needed becomes a PNG."""
+    if isinstance(picture, BytesImage):
+        return picture.data
+    if isinstance(picture, FileImage):
+        return read_bounded(picture.path)
+    buffer = io.BytesIO()
+    picture.load().save(buffer, "PNG")
+    return buffer.getvalue()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from steadyvlm.errors import SteadyVLMError, StoreError
+
 if TYPE_CHECKING:
     from steadyvlm.study.backends import Loader
     from steadyvlm.study.plan import Study
@@ -58,24 +60,36 @@ def run_study(study: Study, folder: Path, *, notes: tuple[str, ...] = (), loader
         loader: opens the model; by default on this machine.
 
     Raises:
-        MissingDependency: if the libraries that run models are not installed.
         SteadyVLMError: whatever the study raises.
     """
-    from steadyvlm.cli.output import require_models
     from steadyvlm.cli.progress import ProgressDisplay
     from steadyvlm.cli.report import publish
-
-    if loader is None:
-        require_models("Running a study")
     from steadyvlm.study.runner import run as run_cells
 
     click.echo(f"Study {study.name}: model {study.model}, {len(study.arms)} recipes, answers in {folder}", err=True)
+    progress = ProgressDisplay()
     try:
-        with ProgressDisplay() as progress:
+        with progress:
             result = run_cells(study, folder, progress=progress, loader=loader)
     except KeyboardInterrupt:
         click.echo(
             f"\nStopped. Every finished batch is kept in {folder}; the same command goes on from there.", err=True
         )
         raise
+    except SteadyVLMError:
+        if progress.shown:
+            _publish_what_is_complete(folder, notes)
+        raise
+    publish(result, folder / "report.html", notes=notes)
+
+
+def _publish_what_is_complete(folder: Path, notes: tuple[str, ...]) -> None:
+    """After a failure: the arms that are complete are worth a report; without the original there is none."""
+    from steadyvlm.cli.report import publish
+    from steadyvlm.study.result import read_result
+
+    try:
+        result = read_result(folder)
+    except StoreError:
+        return
     publish(result, folder / "report.html", notes=notes)

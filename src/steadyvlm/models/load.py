@@ -97,7 +97,7 @@ def _download(repository: str, known: str) -> Path:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError:
-        raise MissingDependency("hub ids need huggingface_hub: pip install 'steadyvlm[hf]'.") from None
+        raise MissingDependency("hub ids need huggingface_hub: pip install 'steadyvlm[models]'.") from None
     try:
         return Path(snapshot_download(repository, allow_patterns=list(_DOWNLOADED)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
