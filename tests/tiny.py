@@ -100,7 +100,9 @@ def make_config(text: str = "llama", *, layers: int = 4, **options: Any) -> Llav
     )
 
 
-def make_module(text: str = "llama", *, seed: int = 0, **options: Any) -> LlavaForConditionalGeneration:
+def make_module(
+    text: str = "llama", *, seed: int = 0, eos: tuple[int, ...] = (2,), **options: Any
+) -> LlavaForConditionalGeneration:
     """A random model whose attention is far from uniform and whose answers vary, so mistakes show."""
     module = LlavaForConditionalGeneration(make_config(text, **options)).eval()
     generator = torch.Generator().manual_seed(seed)
@@ -109,7 +111,7 @@ def make_module(text: str = "llama", *, seed: int = 0, **options: Any) -> LlavaF
             if weight.dim() > 1:
                 scale = 1.0 if "embed" in name or "lm_head" in name else 1.6 * weight.shape[-1] ** -0.5
                 weight.copy_(torch.randn(weight.shape, generator=generator) * scale)
-    module.generation_config.eos_token_id = 2
+    module.generation_config.eos_token_id = list(eos)
     module.generation_config.pad_token_id = 0
     return module
 

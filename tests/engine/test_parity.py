@@ -46,8 +46,12 @@ REDUCED = (
 )
 
 
+ENDS = tuple(range(2, 271, 9))
+"""Ids that end an answer: so many that answers of one batch stop at different steps."""
+
+
 def adapter(name: str) -> Llava:
-    return tiny_llava(**MODELS[name])
+    return tiny_llava(eos=ENDS, **MODELS[name])
 
 
 def hugging_face(model: Llava, request: Request, steps: int) -> list[int]:
@@ -77,6 +81,7 @@ def test_without_reduction_one_batch_equals_hugging_face_generate(name: str) -> 
     model = adapter(name)
     expected = [hugging_face(model, request, STEPS) for request in REQUESTS]
     assert len({tuple(ids) for ids in expected}) > len(REQUESTS) // 2, "the model must not answer everything alike"
+    assert len({len(ids) for ids in expected}) > 2, "answers must stop at different steps"
     for reduction in (None, REDUCTIONS.create("keep_all")):
         got = answers(generate(model, REQUESTS, reduction, max_new_tokens=STEPS))
         assert [list(item.token_ids) for item in got] == expected
