@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from steadyvlm.records import UNPARSED, Generation, KeptTokens, Prediction
-from steadyvlm.report.data import CONTROL, ORIGINAL, ArmReport, ReportData
+from steadyvlm.report.data import CONTROL, ORIGINAL, ArmReport, ReportData, no_image
 from steadyvlm.report.families import family_name
 from steadyvlm.report.pictures import PictureBook
 from steadyvlm.report.text import label, visible
 from steadyvlm.stability import FLIP_KINDS
 from steadyvlm.stability.pairing import Key
 
-LIMIT = 60
-"""Samples per run and kind of flip that a page holds by default."""
+LIMIT, TEXT_LIMIT = 60, 400
+"""Samples per run and kind of flip that a page holds by default, with pictures and without."""
 FAILED = "failed"
 KINDS = (*(kind for kind in FLIP_KINDS if kind != "unchanged"), FAILED)
 KIND_LABELS = {
@@ -46,14 +46,16 @@ class _Run:
     kinds: Mapping[Key, str]
 
 
-def gallery(data: ReportData, *, images: bool = True, limit: int = LIMIT) -> dict[str, Any]:
+def gallery(data: ReportData, *, images: bool = True, limit: int | None = None) -> dict[str, Any]:
     """Return what the page's script shows, as JSON types; all text is made visible, none is escaped yet.
 
     Args:
         data: the report.
         images: False leaves every picture out (data that must not travel).
-        limit: samples per run and kind.
+        limit: samples per run and kind; None for `LIMIT` with pictures and `TEXT_LIMIT` without.
     """
+    illustrated = images and data.image is not no_image
+    limit = limit if limit is not None else LIMIT if illustrated else TEXT_LIMIT
     original = {item.key: item for item in data.original}
     runs = [_run(arm, original) for arm in data.arms]
     comparisons = [arm.comparison for arm in data.arms]
@@ -62,7 +64,7 @@ def gallery(data: ReportData, *, images: bool = True, limit: int = LIMIT) -> dic
     book = PictureBook(data.image)
     items = []
     for key in chosen:
-        picture = book.place(original[key]) if images else None
+        picture = book.place(original[key]) if illustrated else None
         items.append(_item(original[key], runs, families[key], picture))
     return {
         "runs": [

@@ -24,7 +24,7 @@ from steadyvlm.report.data import ReportData
 from steadyvlm.report.families import FEW_IN_FAMILY, HEAT_STEPS, FamilyRow, family_rows, heat, task_rows
 from steadyvlm.report.figures import Point, column_axis, interval_mark, scatter, steps
 from steadyvlm.report.fingerprint import fingerprint, short_hash
-from steadyvlm.report.gallery import LIMIT, gallery
+from steadyvlm.report.gallery import gallery
 from steadyvlm.report.measures import of_difference, of_rate
 from steadyvlm.report.summary import caveats, headline, insight, noise_rate, readings
 from steadyvlm.report.tables import ArmRow, arm_rows, original_row, samples_link
@@ -33,14 +33,14 @@ from steadyvlm.report.text import label, one_line, percent, unbroken
 _TEMPLATES = ("report.html.j2", "macros.html.j2", "methods.html.j2")
 
 
-def write_html(data: ReportData, path: str | Path, *, images: bool = True, limit: int = LIMIT) -> Path:
+def write_html(data: ReportData, path: str | Path, *, images: bool = True, limit: int | None = None) -> Path:
     """Write the report to `path` in one step and return the path.
 
     Args:
         data: what to show.
         path: the file to write; missing folders are made, an existing file is replaced.
         images: False leaves every picture out, for data that must not travel.
-        limit: samples per run and kind of flip that the page holds.
+        limit: samples per run and kind of flip that the page holds; None for a sensible number.
 
     Raises:
         RunError: when the file cannot be written.
@@ -57,7 +57,7 @@ def write_html(data: ReportData, path: str | Path, *, images: bool = True, limit
     return path
 
 
-def render_html(data: ReportData, *, images: bool = True, limit: int = LIMIT) -> str:
+def render_html(data: ReportData, *, images: bool = True, limit: int | None = None) -> str:
     """Return the page as text; arguments as in `write_html`."""
     sources = {name: _source(name) for name in _TEMPLATES}
     style, script = _source("report.css"), _source("gallery.js") + _source("page.js")
@@ -125,6 +125,9 @@ def _extremes(rows: list[ArmRow]) -> dict[str, ArmRow]:
 
 
 def _figures(data: ReportData, rows: list[ArmRow]) -> dict[str, Markup]:
+    """The scatter for wide and for narrow screens; a single run needs none."""
+    if len(rows) < 2:
+        return {"wide": Markup(""), "narrow": Markup("")}
     points = [
         Point(
             number=int(row.number),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_ROUND = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_ROUND = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Scale:
 
     def _linear_ticks(self, spacing: float) -> list[float]:
         most = max(1.0, abs(self.stop - self.start) / spacing)
-        step = next((s for s in _ROUND if (self.high - self.low) / s <= most), _ROUND[-1])
+        step = next((size for size in _ROUND if (self.high - self.low) / size <= most), self.high - self.low)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [round(index * step, 6) for index in range(first, last + 1)]
 
@@ -66,7 +66,7 @@ def needs_root(values: Sequence[float]) -> bool:
 
 def padded(values: Sequence[float], *, share: float = 0.06, least: float = 0.01) -> tuple[float, float]:
     """Return limits around `values` and 0, a little wider than needed and at least `least` wide."""
-    low, high = min(0.0, *values), max(0.0, *values)
+    low, high = min([0.0, *values]), max([0.0, *values])
     margin = max(high - low, least) * share
     low, high = (low - margin if low < 0 else low), (high + margin if high > 0 else high)
     return (low, high) if high - low >= least else (low - least / 2, high + least / 2)

@@ -91,7 +91,7 @@ def caveats(data: ReportData) -> tuple[str, ...]:
         sentence[:1].upper() + sentence[1:] if len(names) == everyone else f"{', '.join(names)}: {sentence}"
         for sentence, names in by_sentence.items()
     ]
-    return tuple(one_line(sentence, 600) for sentence in (*data.notes, *_sizes(data), *said))
+    return tuple(one_line(sentence, 600) for sentence in (*data.notes, *said))
 
 
 def noise_rate(data: ReportData) -> Rate | None:
@@ -141,15 +141,6 @@ def _small(found: Comparison) -> list[str]:
     if not 0 < found.n < FEW_SAMPLES:
         return []
     return [f"only {count(found.n, 'sample')}: read the intervals, not the estimates."]
-
-
-def _sizes(data: ReportData) -> list[str]:
-    sizes = {arm.name: arm.comparison.n + arm.comparison.failures.samples for arm in data.accelerated}
-    if len(set(sizes.values())) < 2:
-        return []
-    most = max(sizes.values())
-    fewer = ", ".join(f"{one_line(name, 60)} {size:,}" for name, size in sizes.items() if size < most)
-    return [f"Not every run answered the same number of questions: {fewer}; the others {most:,}."]
 
 
 def _hidden(found: Comparison) -> float:

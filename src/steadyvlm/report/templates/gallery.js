@@ -10,6 +10,9 @@ const GLYPHS = {
 const WORDS = Object.fromEntries(data.kinds.map((kind) => [kind.id, kind.label]));
 Object.assign(WORDS, { unchanged: "same", changed: "Any change", other: "Other change", any: "All" });
 
+const places = (place) => [...new Set(Object.values(data.counts).flatMap((rows) => rows.map((row) => row[place])))].sort();
+const SLICES = { task: places(0), family: places(1) };
+
 /** Build an element: attributes, then children; strings become text nodes. */
 function make(tag, attributes, ...children) {
   const element = document.createElement(tag);
@@ -200,9 +203,10 @@ function card(item, run) {
   const table = answersTable(item, show);
   rows.push(...table.querySelectorAll("tbody tr"));
   const choices = item.choices.length ? make("ol", { class: "choices" }, ...item.choices.map((text) => make("li", {}, bdi(text)))) : null;
-  const tags = make("p", { class: "tags" }, bdi(item.family, "tag"), bdi(item.task, "tag plain"),
+  const tags = make("p", { class: "tags" }, SLICES.family.length > 1 ? bdi(item.family, "tag") : null, bdi(item.task, "tag plain"),
     item.variant ? bdi(item.variant, "tag") : null, make("span", { class: "id" }, bdi(item.id), copyButton(item.id)));
-  const element = make("article", { class: "card", tabindex: "-1", "aria-label": `Sample ${item.id}` }, picture,
+  const bare = data.pictures.length === 0;
+  const element = make("article", { class: bare ? "card bare" : "card", tabindex: "-1", "aria-label": `Sample ${item.id}` }, bare ? null : picture,
     make("div", { class: "body" }, tags, make("h3", {}, bdi(item.question)), choices, goldLine(item),
       make("div", { class: "evidence" }, table, candidates(item))));
   show(run, 99);

@@ -30,10 +30,12 @@ function matches(item) {
 
 const certainty = (item) => (item.answers[0].margin === undefined || item.answers[0].margin === null ? -1 : item.answers[0].margin);
 const movedRuns = (item) => item.answers.filter((answer) => answer && CHANGED.includes(answer.kind)).length;
+/** Whether any original tells how sure it was; logs of other tools do not. */
+const KNOWN = data.items.some((item) => certainty(item) >= 0);
 const SORTS = {
   surprise: (a, b) => certainty(b) - certainty(a),
   runs: (a, b) => movedRuns(b) - movedRuns(a) || certainty(b) - certainty(a),
-  id: (a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0),
+  id: (a, b) => a.id.localeCompare(b.id, "en", { numeric: true }),
 };
 
 function chips(name, entries, hint) {
@@ -49,14 +51,14 @@ function chips(name, entries, hint) {
 const parts = {};
 
 function build() {
-  const slices = (place) => [...new Set(Object.values(data.counts).flatMap((rows) => rows.map((row) => row[place])))].sort();
   const select = (name, label, options) => {
     const box = make("select", { id: `f-${name}`, on: { change: (event) => change({ [name]: event.target.value }) } },
       ...options.map(([value, text]) => make("option", { value }, text)));
     parts[name] = box;
     return make("label", { class: "field" }, make("span", {}, label), box);
   };
-  const [tasks, families] = [slices(0), slices(1)];
+  const [tasks, families] = [SLICES.task, SLICES.family];
+  const orders = [["surprise", "Most confident originals first"], ["runs", "Changed in most runs first"], ["id", "Sample id"]];
   parts.runChips = chips("run", [["", "Any run"], ...data.runs.slice(1).map((run) => [run.name, run.name])], "Run");
   parts.kindChips = chips("kind", [["any", "All"], ["changed", "Any change"], ...data.kinds.map((kind) => [kind.id, kind.label, GLYPHS[kind.id]])], "Kind of flip");
   parts.text = make("input", { type: "search", id: "f-text", placeholder: "question, answer, id", spellcheck: "false",
@@ -65,7 +67,7 @@ function build() {
   if (tasks.length > 1) fields.append(select("task", "Task", [["", "All tasks"], ...tasks.map((name) => [name, name])]));
   if (families.length > 1) fields.append(select("family", "Family", [["", "All families"], ...families.map((name) => [name, name])]));
   fields.append(make("label", { class: "field grow" }, make("span", {}, "Find"), parts.text),
-    select("sort", "Order", [["surprise", "Most confident originals first"], ["runs", "Changed in most runs first"], ["id", "Sample id"]]),
+    select("sort", "Order", KNOWN ? orders : orders.slice(1)),
     select("view", "Show", [["cards", "Cards"], ["matrix", "Matrix: sample × run"]]));
   if (data.items.some((item) => item.grid && item.picture !== null)) {
     parts.tokens = make("input", { type: "checkbox", id: "f-tokens", on: { change: (event) => change({ tokens: event.target.checked }) } });
@@ -75,8 +77,8 @@ function build() {
   parts.list = make("div", { class: "list" });
   parts.more = make("button", { type: "button", class: "more", on: { click: () => draw(PAGE) } }, "Show more");
   parts.keys = make("p", { class: "keys" }, make("kbd", {}, "j"), " ", make("kbd", {}, "k"), " next, previous · ",
-    make("kbd", {}, "t"), " kept tokens · ", make("kbd", {}, "/"), " find");
-  root.append(make("div", { class: "filters" }, parts.runChips, parts.kindChips, fields), make("div", { class: "line" }, parts.status, parts.keys), parts.list, parts.more);
+    parts.tokens ? make("kbd", {}, "t") : null, parts.tokens ? " kept tokens · " : null, make("kbd", {}, "/"), " find");
+  root.append(make("div", { class: "filters" }, data.runs.length > 2 ? parts.runChips : null, parts.kindChips, fields), make("div", { class: "line" }, parts.status, parts.keys), parts.list, parts.more);
 }
 
 function press(group, value, filterOf) {
@@ -98,10 +100,11 @@ function describe() {
   if (state.task) status.push(", ", bdi(state.task));
   if (state.text) status.push(`; ${matching.length.toLocaleString("en")} of those on this page contain “`, bdi(state.text), "”");
   else if (matching.length < total) {
-    status.push(`; this page holds ${matching.length.toLocaleString("en")} of them: up to ${data.limit} per run and kind, the most confident originals of each family first`);
+    status.push(`; this page holds ${matching.length.toLocaleString("en")} of them: up to ${data.limit} per run and kind${KNOWN ? ", the most confident originals of each family first" : ""}`);
   }
   status.push(".");
-  if (matching.some((item) => item.picture === null && item.pictures) && data.missing.budget) status.push(" Some pictures were left out to keep the page small.");
+  if (data.missing.budget) status.push(" Some pictures were left out to keep the page small.");
+  else if (data.missing.stripped) status.push(" Pictures were left out of this report.");
   parts.status.replaceChildren(...status);
 }
 
@@ -225,6 +228,7 @@ addEventListener("hashchange", follow);
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((element) => { element.open = true; }));
 
 build();
+if (!KNOWN) state.sort = "id";
 state.kind = counted({ run: "", kind: "right_to_wrong", task: "", family: "" }) ? "right_to_wrong" : "any";
 refresh();
 follow();
