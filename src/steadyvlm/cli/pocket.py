@@ -11,7 +11,7 @@ SPLITS = ("train", "validation", "test", "calibration")
 
 @click.group(short_help="The model and benchmark that come with the package.")
 def pocket() -> None:
-    """Look at the pocket benchmark, and train the pocket model again."""
+    """Look at the pocket benchmark, measure the pocket model, and train it again."""
 
 
 @pocket.command()
@@ -49,3 +49,54 @@ def sample(index: int, split: str, out: Path) -> None:
         if question is not None:
             click.echo(f"{family:<22} {' '.join(question.prompt.split())} -> {question.reply}")
     click.echo(f"Wrote {out}")
+
+
+@pocket.command()
+@click.option("--model", default="pocket", show_default=True, help="A LLaVA folder in the pocket format, or 'pocket'.")
+@click.option("--split", type=click.Choice(SPLITS[1:]), default="test", show_default=True)
+@click.option("--limit", type=click.IntRange(min=1), default=None, help="Ask only the first so many questions.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--dtype", default="auto", show_default=True)
+def evaluate(model: str, split: str, limit: int | None, device: str, dtype: str) -> None:
+    """Measure a pocket model per family, beside three ways of answering blindly.
+
+    \b
+    Examples:
+      steadyvlm pocket evaluate --limit 1000
+      steadyvlm pocket evaluate --model runs/pocket-training/llava
+    """
+    from steadyvlm.models.load import load
+    from steadyvlm.pocket.benchmark import PocketTask
+    from steadyvlm.pocket.evaluate import as_table
+    from steadyvlm.pocket.evaluate import evaluate as measure
+
+    click.echo(as_table(measure(load(model, device=device, dtype=dtype), PocketTask(split=split, limit=limit))))
+
+
+@pocket.command()
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs/pocket-training"),
+    show_default=True,
+    help="Checkpoints and the finished model go here; a stopped run goes on from here.",
+)
+@click.option("--scale", type=float, default=1.0, show_default=True, help="Factor on the steps of every stage.")
+@click.option("--workers", type=int, default=1, show_default=True, help="Processes that paint scenes.")
+@click.option("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice.")
+@click.option(
+    "--compile/--no-compile", default=True, show_default=True, help="Use torch.compile (needs a C++ compiler)."
+)
+def train(folder: Path, scale: float, workers: int, threads: int, compile: bool) -> None:
+    """Train the pocket model from nothing; about two hours on two cores.
+
+    \b
+    Examples:
+      steadyvlm pocket train
+      steadyvlm pocket train --folder /tmp/quick --scale 0.05
+    """
+    from steadyvlm.pocket.training.main import TrainingOptions
+    from steadyvlm.pocket.training.main import train as run
+
+    exported = run(folder, TrainingOptions(scale, compile, workers, threads), log=click.echo)
+    click.echo(f"The model is at {exported}; measure it with: steadyvlm pocket evaluate --model {exported}")

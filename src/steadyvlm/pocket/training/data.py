@@ -1,0 +1,190 @@
+"""Training examples: a scene, its per-patch targets, a caption and a packed sequence of questions.
+
+Example `i` is a pure function of `i`, so training can stop anywhere and go on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from steadyvlm.pocket.questions import FAMILIES, Question, binding
+from steadyvlm.pocket.scenes import Scene, Split, make_scene
+from steadyvlm.pocket.tokenizer import ASSISTANT, EOS
+from steadyvlm.pocket.vocabulary import COLOURS, GRID, PATCH, SHAPES, WORDS
+from steadyvlm.seeding import stable_seed
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+TEXT = 232
+"""Packed text tokens per picture."""
+CAPTION = 48
+PREFIX = 148
+
+WEIGHTS = {
+    "colour": 6,
+    "shape": 9,
+    "existence-random": 3,
+    "existence-popular": 3,
+    "existence-adversarial": 6,
+    "counting": 12,
+    "digit": 12,
+    "word": 9,
+    "relation": 14,
+    "position": 7,
+    "choice": 17,
+}
+BINDING_WEIGHT = 5
+BLANK = 0.02
+"""Share of pictures replaced by plain grey, with another scene's questions: teaches the prior for "no image"."""
+TYPO = 0.04
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PocketExamples(Dataset[dict[str, Any]]):
+    """Examples `start` … `start + length - 1` of the training stream."""
+
+    tokenizer: Tokenizer
+    start: int
+    length: int
+    split: Split = "train"
+    questions: bool = True
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return self.length
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        """Return tensors of one example, see `make_example`."""
+        return make_example(self.tokenizer, self.split, self.start + row, questions=self.questions)
+
+
+def make_example(tokenizer: Tokenizer, split: Split, index: int, *, questions: bool = True) -> dict[str, Any]:
+    """Return pixels [96, 96, 3] uint8, dense targets [144], caption ids [48] and packed text [232] with targets."""
+    scene = make_scene(split, index)
+    rng = np.random.default_rng(stable_seed("pocket-example-v1", split, index))
+    pixels, asked = scene.pixels, scene
+    if rng.random() < BLANK:
+        pixels, asked = np.full_like(pixels, int(rng.integers(60, 160))), make_scene(split, index + 10**9)
+        dense = {name: np.zeros(GRID * GRID, np.int64) for name in ("item", "colour", "letter", "centre")}
+    else:
+        dense = dense_targets(scene)
+    packed = pack(tokenizer, _questions(rng, asked), rng) if questions else {}
+    return {
+        "pixels": torch.from_numpy(pixels),
+        "dense": {name: torch.from_numpy(value) for name, value in dense.items()},
+        "caption": torch.from_numpy(caption_ids(tokenizer, scene, rng)),
+        **{name: torch.from_numpy(value) for name, value in packed.items()},
+    }
+
+
+def dense_targets(scene: Scene) -> dict[str, Ids]:
+    """Return what each of the 144 patches shows: item class, colour, letter, and whether an item's centre is in it."""
+    grids = {name: np.zeros((GRID, GRID), np.int64) for name in ("item", "colour", "letter", "centre")}
+    for item in scene.items:
+        left, top, right, bottom = item.box
+        code = {
+            "shape": lambda n: 1 + SHAPES.index(n),
+            "digit": lambda n: 7 + int(n),
+            "word": lambda n: 17 + WORDS.index(n),
+        }[item.kind](item.name)
+        rows = slice(round(top / PATCH), max(round(bottom / PATCH), round(top / PATCH) + 1))
+        columns = slice(round(left / PATCH), max(round(right / PATCH), round(left / PATCH) + 1))
+        grids["item"][rows, columns] = code
+        grids["colour"][rows, columns] = 1 + COLOURS.index(item.colour)
+        x, y = item.centre
+        grids["centre"][int(y) // PATCH, int(x) // PATCH] = 1
+        if item.kind == "word":
+            for column in range(columns.start, min(columns.stop, GRID)):
+                spot = (column + 0.5) * PATCH - left
+                letter = int(np.searchsorted(item.letter_edges, spot))
+                if letter < len(item.name):
+                    grids["letter"][rows, column] = ord(item.name[letter]) - 96
+    return {name: grid.ravel() for name, grid in grids.items()}
+
+
+def caption_ids(tokenizer: Tokenizer, scene: Scene, rng: np.random.Generator) -> Ids:
+    """Return a list caption ("red star, word cat, blue digit 3"): 48 tokens, closed and padded by the end token."""
+    names = {"shape": "{c} {n}", "digit": "{c} digit {n}", "word": "word {n}"}
+    parts = [names[item.kind].format(c=item.colour, n=item.name) for item in scene.items]
+    text = " " + ", ".join(parts[i] for i in rng.permutation(len(parts)))
+    end = tokenizer.token_to_id(EOS)
+    ids = tokenizer.encode(text).ids[: CAPTION - 1]
+    return np.array([*ids, *[end] * (CAPTION - len(ids))], np.int64)
+
+
+def _questions(rng: np.random.Generator, scene: Scene) -> list[Question]:
+    names = list(WEIGHTS)
+    weights = np.array([*WEIGHTS.values(), BINDING_WEIGHT], float)
+    picks = rng.choice(len(weights), 40, p=weights / weights.sum())
+    found: list[Question] = []
+    seen: set[str] = set()
+    for pick in picks:
+        ask = binding if pick == len(names) else FAMILIES[names[pick]]
+        question = ask(rng, scene)
+        if question is not None and question.prompt not in seen:
+            seen.add(question.prompt)
+            found.append(question)
+    return found
+
+
+_ENCODED: dict[str, list[int]] = {}
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Encode with a memory: questions repeat, and encoding them costs as much as painting the scene."""
+    ids = _ENCODED.get(text)
+    if ids is None:
+        ids = tokenizer.encode(text).ids
+        if len(_ENCODED) < 200_000:
+            _ENCODED[text] = ids
+    return ids
+
+
+def _typo(rng: np.random.Generator, text: str) -> str:
+    at = int(rng.integers(len(text) - 1))
+    kind = int(rng.integers(3))
+    if kind == 0:
+        return text[:at] + text[at + 1] + text[at] + text[at + 2 :]
+    return text[:at] + text[at + 1 :] if kind == 1 else text[:at] + text[at] + text[at:]
+
+
+def pack(tokenizer: Tokenizer, questions: list[Question], rng: np.random.Generator) -> dict[str, Ids]:
+    """Lay questions one after another: ids, question number (-1 padding), position, target id (-100 none), kind.
+
+    `kind` is 1 on answer tokens and 2 on the end token, 0 elsewhere; targets are already shifted by one.
+    """
+    ids, numbers, places = (np.zeros(TEXT, np.int64) for _ in range(3))
+    targets, kinds = np.full(TEXT, -100, np.int64), np.zeros(TEXT, np.int64)
+    numbers -= 1
+    start = 0
+    prompts, replies = [], []
+    for question in questions:
+        prompt, reply = question.prompt, question.reply
+        if question.golds:
+            reply = question.golds[int(rng.integers(10))]
+        if not question.options and rng.random() < TYPO:
+            prompt = _typo(rng, prompt)
+        prompts.append(f"{prompt}\n{ASSISTANT}")
+        replies.append(f" {reply}{EOS}")
+    for n, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
+        answered = _encode(tokenizer, reply)
+        row = [*_encode(tokenizer, prompt), *answered[:-1]]
+        if start + len(row) > TEXT:
+            continue
+        end = start + len(row)
+        ids[start:end], numbers[start:end] = row, n
+        places[start:end] = PREFIX + np.arange(len(row))
+        first = end - len(answered)
+        targets[first:end] = answered
+        kinds[first:end] = [1] * (len(answered) - 1) + [2]
+        start = end
+    return {"text": ids, "questions": numbers, "places": places, "targets": targets, "kinds": kinds}
