@@ -132,3 +132,23 @@ def test_the_disk_is_asked_to_keep_batches_now_and_then(path: Path, monkeypatch:
         journal.append([row(1)], 0.1, HERE)
         assert len(synced) == 1
     assert len(synced) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_an_error_with_a_next_step() -> None:
+    with pytest.raises(StoreError, match=r"cannot write /dev/full: No space left.*every batch finished so far is kept"):
+        append_to(Path("/dev/full"))
+
+
+def append_to(path: Path) -> None:
+    with Journal(path, "cell") as journal:
+        journal.append([row(1)], 0.1, HERE)
+
+
+def test_a_disk_that_does_not_keep_what_it_took_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(journals.os, "fsync", fail)
+    with pytest.raises(StoreError, match="Input/output error"):
+        append_to(path)

@@ -111,6 +111,14 @@ def test_names_of_studies(tmp_path: Path) -> None:
         Study.from_yaml(tmp_path)
 
 
+@pytest.mark.parametrize("name", shipped_studies())
+def test_shipped_studies_are_sound(name: str) -> None:
+    study = Study.from_yaml(name)
+    assert study.name == name
+    assert study.control is not None
+    assert study.arms
+
+
 def test_unknown_tasks_options_and_methods_are_refused() -> None:
     with pytest.raises(UnknownName, match="Did you mean 'folder'"):
         Study("s", "m", (TaskPlan("foldr"),)).check()

@@ -235,3 +235,18 @@ def test_a_folder_that_was_only_begun_is_taken_over(folder: Path) -> None:
 def test_about_needs_no_rows(store: StoreWriter) -> None:
     store.finish("k", ROWS, ABOUT)
     assert read_about(store.cell_path("k"))["arm"] == "half"
+
+
+def test_a_disk_that_fails_leaves_the_cell_absent(store: StoreWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("steadyvlm.study.writer.os.fsync", fail)
+        with pytest.raises(StoreError, match="No space left"):
+            store.finish("k", ROWS, ABOUT)
+        with pytest.raises(StoreError, match=r"study\.json: No space left"):
+            store.write_manifest(MANIFEST)
+    assert not store.complete("k")
+    store.finish("k", ROWS, ABOUT)
+    assert store.load("k") == ROWS

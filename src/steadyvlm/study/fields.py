@@ -133,10 +133,6 @@ class Fields:
         for key in self._left:
             raise UnknownName.among(f"key of {self.at or 'a study'} in {self.source}", key, self._known)
 
-    def error(self, key: str, message: str) -> ConfigError:
-        """Return a ConfigError that names the file and the key."""
-        return ConfigError(f"{self.source}: {self._path(key)}: {message}")
-
     def _take(self, key: str, default: Any) -> Any:
         self._known.append(key)
         value = self._left.pop(key, default)

@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -58,21 +59,26 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            with file, disk_errors(self._path) if error is None else suppress(OSError):
+                os.fsync(file.fileno())
 
     def append(self, predictions: Sequence[Prediction], model_s: float, provenance: Mapping[str, Any]) -> None:
-        """Add one completed batch."""
+        """Add one completed batch.
+
+        Raises:
+            StoreError: if the disk does not take it.
+        """
         if self._file is None:
             raise StoreError(f"the journal {self._path} is not open.")
         line = encode_batch(self._cell, predictions, model_s, provenance)
-        while line:  # a raw write may take less than it was given
-            line = line[self._file.write(line) :]
-        if time.monotonic() - self._synced >= SYNC_EVERY_S:
-            os.fsync(self._file.fileno())
-            self._synced = time.monotonic()
+        with disk_errors(self._path):
+            while line:  # a raw write may take less than it was given
+                line = line[self._file.write(line) :]
+            if time.monotonic() - self._synced >= SYNC_EVERY_S:
+                os.fsync(self._file.fileno())
+                self._synced = time.monotonic()
 
 
 def read_journal(path: Path, cell: str) -> Partial:
@@ -100,12 +106,29 @@ def read_journal(path: Path, cell: str) -> Partial:
     return partial
 
 
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what a disk refuses (no space, no permission) into a StoreError."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {path}: {error.strerror or error}. "
+            "Mend that and run the study again; every batch finished so far is kept."
+        ) from error
+
+
 def encode_batch(cell: str, predictions: Sequence[Prediction], model_s: float, provenance: Mapping[str, Any]) -> bytes:
     """Return the line that stands for one batch."""
-    rows = [prediction.to_json() for prediction in predictions]
-    content = {"cell": cell, "model_s": model_s, "provenance": dict(provenance), "predictions": rows}
-    body = json.dumps(content, separators=(",", ":")).encode("ascii")  # escaped: no line break of any alphabet inside
+    content = {"cell": cell, "model_s": model_s, "provenance": dict(provenance), "predictions": list(predictions)}
+    # Plain ASCII with everything else escaped: no line break of any alphabet can stand inside a line.
+    body = json.dumps(content, separators=(",", ":"), default=as_dict).encode("ascii")
     return _checksum(body) + b" " + body + b"\n"
+
+
+def as_dict(record: Any) -> dict[str, Any]:
+    """Return the fields of one record, without descending: several times faster than `dataclasses.asdict`."""
+    return {name: getattr(record, name) for name in record.__slots__}
 
 
 def _decode(line: bytes, cell: str) -> tuple[list[Prediction], float, dict[str, Any]] | None:

@@ -55,10 +55,6 @@ class TaskPlan:
     options: Mapping[str, Any] = field(default_factory=dict)
     limit: int | None = None
 
-    def __str__(self) -> str:
-        limit = {} if self.limit is None else {"limit": self.limit}
-        return str(Spec(self.name, {**self.options, **limit}))
-
 
 @dataclass(frozen=True, slots=True)
 class ControlPlan:

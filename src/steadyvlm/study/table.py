@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from steadyvlm.errors import StoreError
 from steadyvlm.records import Prediction
+from steadyvlm.study.journal import as_dict
 
 METADATA_KEY = b"steadyvlm"
 
@@ -110,17 +111,16 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def _row(prediction: Prediction, about: Mapping[str, Any]) -> dict[str, Any]:
-    value = prediction.to_json()
-    row = {name: value[name] for name, _ in _PLAIN}
+    row = {name: getattr(prediction, name) for name, _ in _PLAIN}
     row |= {"arm": about["arm"], "recipe": about["recipe"], "cell": about["key"]}
-    generation, failure = value["generation"], value["failure"]
+    generation, failure = prediction.generation, prediction.failure
     if generation is not None:
-        if generation["text"] != prediction.text:
+        if generation.text != prediction.text:
             raise StoreError(f"the text of prediction '{prediction.sample_id}' is not the text that was generated.")
-        row |= {name: generation[name] for name, _ in _GENERATION}
-        row |= {name: generation["cost"][name] for name, _ in _COST}
+        row |= {name: getattr(generation, name) for name, _ in _GENERATION} | as_dict(generation.cost)
+        row |= {"top": [as_dict(item) for item in generation.top], "kept": [as_dict(item) for item in generation.kept]}
     if failure is not None:
-        row |= {"failure_kind": failure["kind"], "failure_message": failure["message"]}
+        row |= {"failure_kind": failure.kind, "failure_message": failure.message}
     return row
 
 

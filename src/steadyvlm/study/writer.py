@@ -20,7 +20,7 @@ from typing import Any
 
 from steadyvlm.errors import StoreError
 from steadyvlm.records import Prediction
-from steadyvlm.study.journal import Journal, Partial, encode_batch, read_journal
+from steadyvlm.study.journal import Journal, Partial, disk_errors, encode_batch, read_journal
 from steadyvlm.study.store import MANIFEST, Manifest, ResultStore, count_failures, schema
 from steadyvlm.study.table import write_table
 
@@ -76,8 +76,9 @@ class StoreWriter(ResultStore):
         about = {"schema": schema(), **about, **counts}
         path = self.cell_path(key)
         temporary = _temporary(path)
-        write_table(temporary, predictions, about)
-        _replace(temporary, path)
+        with disk_errors(path):
+            write_table(temporary, predictions, about)
+            _replace(temporary, path)
         _write_text(self._sidecar(key), about)
         self._drop_journal(key)
 
@@ -209,8 +210,9 @@ def _write_text(path: Path, value: Mapping[str, Any]) -> None:
 
 def _write_bytes(path: Path, data: bytes) -> None:
     temporary = _temporary(path)
-    temporary.write_bytes(data)
-    _replace(temporary, path)
+    with disk_errors(path):
+        temporary.write_bytes(data)
+        _replace(temporary, path)
 
 
 def _temporary(path: Path) -> Path:
