@@ -19,9 +19,7 @@ from steadyvlm.report.html import write_html
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
@@ -336,6 +334,16 @@ def test_dark_mode_changes_the_ground(browser: Any, path: Path) -> None:
         grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         page.close()
     assert grounds == ["rgb(247, 247, 245)", "rgb(15, 18, 22)"]
+
+
+def test_paper_is_white_whatever_the_screen(browser: Any, path: Path) -> None:
+    page = browser.new_page(color_scheme="dark", viewport={"width": 1040, "height": 700})
+    page.goto(path.as_uri())
+    page.emulate_media(media="print")
+    shown = page.evaluate("['color', 'backgroundColor'].map((name) => getComputedStyle(document.body)[name])")
+    assert shown == ["rgb(21, 25, 30)", "rgb(255, 255, 255)"]
+    assert page.evaluate("document.querySelector('.runs').offsetWidth") <= 1040
+    page.close()
 
 
 def test_every_control_has_a_name_and_ids_are_unique(show: Callable[..., View], path: Path) -> None:
