@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,12 @@ from PIL import Image
 
 from steadyvlm.cli.demo import STUDY, limited
 from steadyvlm.cli.report_data import PictureShelf, study_report
-from steadyvlm.cli.run import run_study
+from steadyvlm.cli.run import keep_loading_quiet, run_study
 from steadyvlm.errors import RunError
 from steadyvlm.study.backends.scripted import ScriptedLoader
 from steadyvlm.study.plan import Study, TaskPlan, build_task
 from steadyvlm.study.result import read_result
-from steadyvlm.study.runner import run
+from steadyvlm.study.runner import ArmWarning, run
 from steadyvlm.study.store import ResultStore
 
 
@@ -43,6 +44,23 @@ def test_run_stopped_by_the_user_says_how_to_go_on(questions, tmp_path, capsys, 
     assert "the same command goes on" in capsys.readouterr().err
     run_study(study_of(questions), folder, loader=loader)
     assert (folder / "report.html").is_file()
+
+
+def test_failed_samples_are_asked_again_only_when_asked_for(finished, questions, study_of, loader, capsys):
+    mended = ScriptedLoader(lambda recipe, sample: "yes")
+    run_study(study_of(questions), finished, loader=mended)
+    assert read_result(finished).failures == {"original": 1, "control": 1, "arm0": 1}
+    run_study(study_of(questions), finished, loader=mended, retry_failures=True)
+    assert read_result(finished).failures == {"original": 0, "control": 0, "arm0": 0}
+    assert "failed" not in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("model", "quiet"), [("pocket", True), (".", True), ("somebody/on-a-hub", False)])
+def test_only_a_download_keeps_a_bar_of_its_own(monkeypatch, model, quiet):
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "")
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS")
+    keep_loading_quiet(model)
+    assert ("HF_HUB_DISABLE_PROGRESS_BARS" in os.environ) is quiet
 
 
 def test_run_refuses_an_unknown_study_and_a_missing_file(steadyvlm):
@@ -132,7 +150,6 @@ def test_a_picture_that_is_painted_when_needed_becomes_a_png(finished):
         assert (picture.format, picture.size) == ("PNG", (96, 96))
 
 
-@pytest.mark.filterwarnings("default::steadyvlm.study.runner.ArmWarning")
 def test_an_arm_that_cannot_run_leaves_a_report_about_the_others(questions, tmp_path, capsys, study_of, loader):
     def script(recipe, sample):
         if "visionzip" in recipe:
@@ -140,7 +157,7 @@ def test_an_arm_that_cannot_run_leaves_a_report_about_the_others(questions, tmp_
         return loader.script(recipe, sample)
 
     study = study_of(_many(questions), ["visionzip(dominant=8, contextual=2)", "fastv(layer=3, keep_ratio=0.5)"])
-    with pytest.raises(RunError, match="no CLS row"):
+    with pytest.warns(ArmWarning, match="no CLS row"), pytest.raises(RunError, match="no CLS row"):
         run_study(study, tmp_path / "toy", loader=ScriptedLoader(script))
     captured = capsys.readouterr()
     assert "arm1" in captured.out

@@ -43,17 +43,16 @@ class ProgressDisplay:
         self._display.close()
 
 
-def describe(progress: Progress) -> str:
-    """Return what is known about a moment, as one line of text.
+def describe(progress: Progress, *, whole_study: bool = True) -> str:
+    """Return what is known about a moment, as one line of text; a bar shows the whole study itself.
 
     >>> from steadyvlm.study.progress import Progress
     >>> describe(Progress("fastv-50", "pocket", 1600, 8600, 400, 1200, 61.3, 95.0, 1, 0))
     'fastv-50 on pocket: 400/1,200 · whole study 1,600/8,600 · 61 samples/s · 1:35 left · 1 failed'
     """
-    parts = [
-        f"{progress.arm} on {progress.task}: {progress.cell_done:,}/{progress.cell_total:,}",
-        f"whole study {progress.done:,}/{progress.total:,}",
-    ]
+    parts = [f"{progress.arm} on {progress.task}: {progress.cell_done:,}/{progress.cell_total:,}"]
+    if whole_study:
+        parts.append(f"whole study {progress.done:,}/{progress.total:,}")
     if progress.rate is not None:
         parts.append(f"{rate_text(progress.rate)} samples/s")
     if progress.eta_s is not None:
@@ -102,7 +101,7 @@ class _Bar:
 
     def show(self, progress: Progress) -> None:
         self._bars.start()
-        first, _, rest = describe(progress).partition(" · ")
+        first, _, rest = describe(progress, whole_study=False).partition(" · ")
         self._bars.update(self._bar, description=first, completed=progress.done, total=progress.total, rest=rest)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.command(short_help="Run a study, or go on with it, and write its report.")
 @click.argument("study")
 @click.option("--folder", type=FOLDER, help="Where answers are kept; runs/NAME by default.")
-def run(study: str, folder: Path | None) -> None:
+@click.option("--retry-failures", is_flag=True, help="Ask samples again that failed in an earlier run.")
+def run(study: str, folder: Path | None, retry_failures: bool) -> None:
     """Run STUDY, a YAML file or the name of a shipped study, and write its report.
 
     Every answer is kept in the folder as it comes. Stop a study at any moment; the same command goes on where it
@@ -47,10 +49,17 @@ def run(study: str, folder: Path | None) -> None:
     from steadyvlm.study.plan import Study
 
     plan = Study.from_yaml(study)
-    run_study(plan, folder or Path("runs") / plan.name)
+    run_study(plan, folder or Path("runs") / plan.name, retry_failures=retry_failures)
 
 
-def run_study(study: Study, folder: Path, *, notes: tuple[str, ...] = (), loader: Loader | None = None) -> None:
+def run_study(
+    study: Study,
+    folder: Path,
+    *,
+    notes: tuple[str, ...] = (),
+    loader: Loader | None = None,
+    retry_failures: bool = False,
+) -> None:
     """Run a study with progress on stderr, then print its summary and write `report.html` beside the answers.
 
     Args:
@@ -58,6 +67,7 @@ def run_study(study: Study, folder: Path, *, notes: tuple[str, ...] = (), loader
         folder: where answers are kept.
         notes: sentences to add to the report.
         loader: opens the model; by default on this machine.
+        retry_failures: ask samples again that failed in an earlier run.
 
     Raises:
         SteadyVLMError: whatever the study raises.
@@ -66,11 +76,12 @@ def run_study(study: Study, folder: Path, *, notes: tuple[str, ...] = (), loader
     from steadyvlm.cli.report import publish
     from steadyvlm.study.runner import run as run_cells
 
+    keep_loading_quiet(study.model)
     click.echo(f"Study {study.name}: model {study.model}, {len(study.arms)} recipes, answers in {folder}", err=True)
     progress = ProgressDisplay()
     try:
         with progress:
-            result = run_cells(study, folder, progress=progress, loader=loader)
+            result = run_cells(study, folder, progress=progress, loader=loader, retry_failures=retry_failures)
     except KeyboardInterrupt:
         click.echo(
             f"\nStopped. Every finished batch is kept in {folder}; the same command goes on from there.", err=True
@@ -93,3 +104,11 @@ def _publish_what_is_complete(folder: Path, notes: tuple[str, ...]) -> None:
     except StoreError:
         return
     publish(result, folder / "report.html", notes=notes)
+
+
+def keep_loading_quiet(model: str) -> None:
+    """Two bars at once draw over each other; a download keeps its own, because it may take long."""
+    from steadyvlm.models import MODELS
+
+    if model in MODELS or Path(model).is_dir():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
