@@ -29,9 +29,9 @@ WORDS = "USER ASSISTANT : what colour shape is the a red blue star ? . how"
 PARTS_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}USER: "
     "{% for p in m['content'] %}{% if p['type'] == 'image' %}<image>\n{% else %}{{ p['text'] }}{% endif %}{% endfor %}"
-    "\n{% endfor %}ASSISTANT:"
+    "{{ '\n' }}{% endfor %}ASSISTANT:"
 )
-STRING_TEMPLATE = "{% for m in messages %}USER: {{ m['content'].strip() }}\n{% endfor %}ASSISTANT:"
+STRING_TEMPLATE = "{% for m in messages %}USER: {{ m['content'].strip() + '\n' }}{% endfor %}ASSISTANT:"
 
 
 def make_tokenizer(template: str | None = PARTS_TEMPLATE) -> PreTrainedTokenizerFast:
@@ -85,7 +85,8 @@ def make_config(text: str = "llama", *, layers: int = 4, **options: Any) -> Llav
     else:
         text_config = LlamaConfig(**text_options)
     if "layers_read" in options:  # transformers wants a list, a cached builder something hashable
-        options["vision_feature_layer"] = list(options.pop("layers_read"))
+        read = options.pop("layers_read")
+        options["vision_feature_layer"] = read if isinstance(read, int) else list(read)
     vision = CLIPVisionConfig(
         hidden_size=16,
         intermediate_size=24,
@@ -108,9 +109,11 @@ def make_module(
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in sorted(module.named_parameters()):
+            noise = torch.randn(weight.shape, generator=generator)
             if weight.dim() > 1:
-                scale = 1.0 if "embed" in name or "lm_head" in name else 1.6 * weight.shape[-1] ** -0.5
-                weight.copy_(torch.randn(weight.shape, generator=generator) * scale)
+                weight.copy_(noise * (1.0 if "embed" in name or "lm_head" in name else 1.6 * weight.shape[-1] ** -0.5))
+            else:
+                weight.copy_(noise if "class" in name else 0.1 * noise + float("norm" in name and "weight" in name))
     module.generation_config.eos_token_id = list(eos)
     module.generation_config.pad_token_id = 0
     return module

@@ -1,0 +1,148 @@
+"""The adapter reads sizes, tokens and weights of a LLaVA as transformers does, and copies without sharing weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from steadyvlm.errors import CheckpointError, ImageError, Unsupported
+from steadyvlm.models.adapter import DecoderLayer, VisionLanguageModel
+from steadyvlm.models.llava import Llava
+from steadyvlm.reduction.base import Signal
+from tiny import SIDE, VISUAL, make_config, make_image, make_image_processor, make_module, make_tokenizer, tiny_llava
+
+
+def test_info_tells_the_sizes() -> None:
+    info = tiny_llava("mistral", sliding_window=25).info
+    assert (info.num_layers, info.num_heads, info.num_kv_heads, info.head_dim) == (4, 4, 2, 8)
+    assert (info.width, info.mlp_width, info.encoder_rows, info.visual_tokens) == (32, 48, VISUAL + 1, VISUAL)
+    assert (info.has_cls, info.max_positions, info.sliding_window) == (True, 512, 25)
+    assert info.family == "llava/clip_vision_model/mistral"
+    assert tiny_llava(vision_feature_select_strategy="full").info.visual_tokens == VISUAL + 1
+    assert tiny_llava().info.sliding_window is None
+
+
+@pytest.mark.parametrize(
+    ("configured", "tokenizers", "expected"), [(7, "</s>", (7,)), ([7, 9], "</s>", (7, 9)), (None, "</s>", (2,))]
+)
+def test_end_tokens_come_from_the_generation_config_then_the_tokenizer(
+    configured: Any, tokenizers: str, expected: tuple[int, ...]
+) -> None:
+    module, tokenizer = make_module(), make_tokenizer()
+    module.generation_config.eos_token_id = configured
+    tokenizer.eos_token = tokenizers
+    assert Llava(module, tokenizer, make_image_processor()).info.eos_token_ids == expected
+
+
+def test_a_model_without_any_end_token_has_none() -> None:
+    module, tokenizer = make_module(), make_tokenizer()
+    module.generation_config.eos_token_id = None
+    tokenizer.eos_token = None
+    assert Llava(module, tokenizer, make_image_processor()).info.eos_token_ids == ()
+
+
+@pytest.mark.parametrize("layers", [-2, -1, 1, (-3, -1)])
+@pytest.mark.parametrize("strategy", ["default", "full"])
+def test_features_equal_those_of_transformers(layers: Any, strategy: str) -> None:
+    model = tiny_llava(layers_read=layers, vision_feature_select_strategy=strategy)
+    pixels = torch.cat([model.preprocess(make_image(seed)) for seed in (1, 2)])
+    with torch.inference_mode():
+        expected = model.module.get_image_features(  # type: ignore[operator]
+            pixels,
+            vision_feature_layer=list(layers) if isinstance(layers, tuple) else layers,
+            vision_feature_select_strategy=strategy,
+        ).pooler_output
+        got = [model.project(model.default_rows(item.rows)) for item in model.encode(pixels, frozenset())]
+    torch.testing.assert_close(torch.stack(got), torch.stack(list(expected)))
+
+
+@pytest.mark.parametrize("layer", [5, -5])
+def test_a_feature_layer_outside_the_tower_is_refused(layer: int) -> None:
+    with pytest.raises(CheckpointError, match="outside the tower's 3 layers"):
+        tiny_llava(vision_feature_layer=layer)
+
+
+def test_signals_that_are_not_defined_are_refused() -> None:
+    with pytest.raises(Unsupported, match="cls_attention"):
+        tiny_llava(layers_read=(-2, -1)).check_signals({Signal.CLS_ATTENTION})
+    with pytest.raises(Unsupported, match="encoder_keys"):
+        tiny_llava(vision_feature_layer=0).check_signals({Signal.ENCODER_KEYS})
+    with pytest.raises(Unsupported, match="no encoder signal last_query_attention"):
+        tiny_llava().check_signals({Signal.LAST_QUERY_ATTENTION})
+    tiny_llava(layers_read=(-2, -1)).check_signals({Signal.ENCODER_ROWS})
+
+
+def test_other_backbones_are_refused() -> None:
+    config = make_config()
+    config.text_config.model_type = "qwen2"
+    with pytest.raises(Unsupported, match=r"'qwen2' is not supported. Known: llama, mistral"):
+        Llava.check_config(config)
+    config = make_config()
+    config.vision_config.model_type = "siglip_vision_model"
+    with pytest.raises(Unsupported, match="clip_vision_model"):
+        Llava.check_config(config)
+
+
+def test_pictures_of_any_mode_become_pixels() -> None:
+    model = tiny_llava()
+    for mode in ("RGB", "L", "P", "RGBA", "CMYK", "1"):
+        assert model.preprocess(make_image(1, 50, 40).convert(mode)).shape == (1, 3, SIDE, SIDE)
+
+
+def test_a_picture_that_is_all_edge_is_refused() -> None:
+    with pytest.raises(ImageError, match="5000 x 10 pixels"):
+        tiny_llava().preprocess(Image.new("RGB", (5000, 10)))
+
+
+def test_linears_are_those_that_run_by_part() -> None:
+    model = tiny_llava()
+    language, connector, vision = (model.linears((part,)) for part in ("language", "connector", "vision"))
+    assert len(language) == 4 * 7
+    assert len(connector) == 2
+    assert len(vision) == 2 * 6, "the third encoder layer comes after the feature layer and never runs"
+    assert model.linears(("language", "vision")).keys() == language.keys() | vision.keys()
+    assert list(model.linears()) == list(language)
+    for name, linear in {**language, **connector, **vision}.items():
+        assert model.module.get_submodule(name) is linear
+        assert isinstance(linear, nn.Linear)
+    assert not any("lm_head" in name for name in language)
+
+
+def test_a_copy_has_its_own_weights() -> None:
+    model = tiny_llava()
+    before = model.weights_sha256()
+    twin = model.copy()
+    with torch.no_grad():
+        for linear in twin.linears().values():
+            linear.weight.zero_()
+    assert all(bool(linear.weight.any()) for linear in model.linears().values())
+    assert twin.weights_sha256() == before, "what a recipe does to a copy is addressed by the recipe"
+    assert twin.tokenize("what?", 1) == model.tokenize("what?", 1)
+
+
+def test_the_hash_of_a_model_in_memory_is_its_content() -> None:
+    first, again, other = (Llava(make_module(seed=s), make_tokenizer(), make_image_processor()) for s in (0, 0, 1))
+    assert first.weights_sha256() == again.weights_sha256() != other.weights_sha256()
+
+
+def test_provenance_names_place_precision_and_versions() -> None:
+    facts = tiny_llava().provenance()
+    assert (facts["device"], facts["dtype"], facts["attention"]) == ("cpu", "float32", "sdpa")
+    assert {"torch", "transformers", "python", "steadyvlm"} <= facts["versions"].keys()
+    assert facts["extra"]["threads"] == str(torch.get_num_threads())
+
+
+def test_it_fulfils_the_protocol() -> None:
+    model: VisionLanguageModel = tiny_llava()
+    assert all(isinstance(layer, DecoderLayer) for layer in model.layers())
+    assert len(model.layers()) == model.info.num_layers
+
+
+def test_text_drops_special_tokens_and_token_text_shows_them() -> None:
+    model = tiny_llava()
+    assert model.text([1, 5, 2]) == "ASSISTANT"
+    assert model.token_text(2) == "</s>"

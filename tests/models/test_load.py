@@ -1,0 +1,214 @@
+"""Loading: from a folder, a name or a hub id; everything that is wrong is said before weights are touched."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from steadyvlm.engine import Request, generate
+from steadyvlm.errors import CheckpointError, MissingDependency, Unsupported
+from steadyvlm.models import MODELS
+from steadyvlm.models import load as load_module
+from steadyvlm.models.load import find_folder, load
+from steadyvlm.records import Generation
+from tiny import PARTS_TEMPLATE, make_image, save_tiny, tiny_llava
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("saved") / "tiny")
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy a test may damage."""
+    return Path(shutil.copytree(saved, tmp_path / "copy"))
+
+
+def edit(path: Path, **changes: Any) -> None:
+    """Change keys of a JSON file; None removes one."""
+    value = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: item for key, item in value.items() if item is not None}))
+
+
+def test_a_folder_gives_the_answers_of_the_model_it_was_saved_from(saved: Path) -> None:
+    request = [Request((make_image(1),), "what colour is it?", 1)]
+    loaded = load(saved, device="cpu")
+    (got,), (expected,) = generate(loaded, request), generate(tiny_llava(), request)
+    assert isinstance(got, Generation)
+    assert isinstance(expected, Generation)
+    assert got.token_ids == expected.token_ids
+    assert loaded.info.name == str(saved)
+    assert len(loaded.weights_sha256()) == 64
+    assert loaded.weights_sha256() == load(str(saved), device="cpu").weights_sha256()
+
+
+def test_mistral_and_precision(tmp_path: Path) -> None:
+    model = load(save_tiny(tmp_path, "mistral", sliding_window=25), device="cpu", dtype="bfloat16")
+    assert (model.info.sliding_window, model.provenance()["dtype"]) == (25, "bfloat16")
+    assert model.module.lm_head.weight.dtype is torch.bfloat16
+
+
+def test_a_registered_name(monkeypatch: pytest.MonkeyPatch, saved: Path) -> None:
+    monkeypatch.setitem(MODELS._own, "mine", "somewhere:path")
+    monkeypatch.setattr(type(MODELS), "load", lambda _self, _name: lambda: saved)
+    assert load("mine", device="cpu").info.name == "mine"
+
+
+@pytest.mark.parametrize("source", ["nowhere", "./nowhere", "/nowhere/at/all", Path("owner/name"), "a/b/c"])
+def test_nothing_there(source: str | Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no model at .* or one of: .*pocket"):
+        find_folder(source)
+
+
+@pytest.mark.parametrize("repository", ["nobody/nothing-here", "not valid/..name"])
+def test_an_unreachable_hub_id(repository: str) -> None:
+    with pytest.raises(CheckpointError, match="could not be fetched from the Hugging Face hub"):
+        load(repository)
+
+
+def test_a_hub_id_is_fetched_without_pickles(monkeypatch: pytest.MonkeyPatch, saved: Path) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(repository: str, *, allow_patterns: list[str]) -> str:
+        asked.update(repository=repository, patterns=allow_patterns)
+        return str(saved)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert load("owner/name", device="cpu").info.name == "owner/name"
+    assert asked["repository"] == "owner/name"
+    assert not any(pattern.endswith((".bin", ".pt", ".py", "*")) for pattern in asked["patterns"])
+
+
+def test_pickle_weights_are_refused_with_the_way_out(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="pickle") as caught:
+        load(folder)
+    assert "pytorch_model.bin" in str(caught.value)
+    assert "save_pretrained('converted')" in str(caught.value)
+
+
+def test_a_folder_without_weights_or_config(folder: Path, tmp_path: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        load(folder)
+    with pytest.raises(CheckpointError, match=r"no config.json"):
+        load(tmp_path)
+
+
+def test_truncated_weights(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load(folder, device="cpu")
+
+
+def test_weights_of_another_size(folder: Path, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "deeper", layers=5)
+    shutil.copy(tmp_path / "deeper" / "config.json", folder / "config.json")
+    with pytest.raises(CheckpointError, match=r"lack \d+ tensors"):
+        load(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("architectures", "hint"),
+    [(["LlavaLlamaForCausalLM"], "llava-hf"), (["Qwen2VLForConditionalGeneration"], "known arch"), (None, "no arch")],
+)
+def test_other_architectures(folder: Path, architectures: list[str] | None, hint: str) -> None:
+    edit(folder / "config.json", architectures=architectures)
+    with pytest.raises(Unsupported, match=hint) as caught:
+        load(folder)
+    assert "LlavaForConditionalGeneration" in str(caught.value)
+
+
+def test_another_text_backbone_is_refused_before_weights(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    edit(folder / "config.json", text_config={**config["text_config"], "model_type": "qwen2"})
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(Unsupported, match="qwen2"):
+        load(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]"])
+def test_a_config_that_is_not_a_json_object(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        load(folder)
+
+
+def test_a_config_transformers_cannot_read(folder: Path) -> None:
+    edit(folder / "config.json", model_type="never-heard-of")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load(folder)
+
+
+def test_missing_tokenizer_or_image_processor(folder: Path) -> None:
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(CheckpointError, match="preprocessor_config"):
+        load(folder, device="cpu")
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        load(folder, device="cpu")
+
+
+def test_image_processor_variants(folder: Path) -> None:
+    settings = folder / "preprocessor_config.json"
+    for kind in ("CLIPImageProcessorFast", "CLIPFeatureExtractor", "LlavaImageProcessor", None):
+        edit(settings, image_processor_type=kind)
+        assert load(folder, device="cpu").preprocess(make_image(1, 60, 40)).shape[1:] == (3, 24, 24)
+    edit(settings, image_processor_type="SiglipImageProcessor")
+    with pytest.raises(Unsupported, match="SiglipImageProcessor"):
+        load(folder, device="cpu")
+
+
+def test_settings_and_template_beside_the_tokenizer(folder: Path) -> None:
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").unlink()
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    (folder / "processor_config.json").write_text(
+        json.dumps({"image_processor": settings, "chat_template": PARTS_TEMPLATE.replace("ASSISTANT:", "BOT:")})
+    )
+    model = load(folder, device="cpu")
+    assert model.tokenize("what?", 0) != tiny_llava().tokenize("what?", 0)
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": PARTS_TEMPLATE}))
+    assert load(folder, device="cpu").tokenize("what?", 1) == tiny_llava().tokenize("what?", 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "package"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, "gptqmodel"),
+        ({"quant_method": "compressed-tensors"}, "compressed-tensors"),
+    ],
+)
+def test_a_quantised_checkpoint_without_its_backend(folder: Path, settings: dict[str, Any], package: str) -> None:
+    edit(folder / "config.json", quantization_config=settings)
+    with pytest.raises(MissingDependency, match=package):
+        load(folder, device="cpu")
+
+
+def test_code_from_a_checkpoint_is_never_trusted(monkeypatch: pytest.MonkeyPatch, saved: Path) -> None:
+    seen: list[dict[str, Any]] = []
+    real = transformers.LlavaForConditionalGeneration.from_pretrained.__func__  # type: ignore[attr-defined]
+
+    def spy(cls: Any, *args: Any, **options: Any) -> Any:
+        seen.append(options)
+        return real(cls, *args, **options)
+
+    monkeypatch.setattr(transformers.LlavaForConditionalGeneration, "from_pretrained", classmethod(spy))
+    load(saved, device="cpu")
+    assert seen[0]["trust_remote_code"] is False
+    assert seen[0]["use_safetensors"] is True
+
+
+def test_processors_before_transformers_5(monkeypatch: pytest.MonkeyPatch, saved: Path) -> None:
+    monkeypatch.setitem(load_module._PROCESSORS, "CLIPImageProcessor", ("no.such.module", "X"))
+    monkeypatch.setattr(transformers, "CLIPImageProcessor", lambda **settings: settings, raising=False)
+    assert load_module._load_image_processor(saved)["image_mean"] == [0.5] * 3
