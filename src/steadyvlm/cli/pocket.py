@@ -87,7 +87,8 @@ def evaluate(model: str, split: str, limit: int | None, device: str, dtype: str)
 @click.option(
     "--compile/--no-compile", default=True, show_default=True, help="Use torch.compile (needs a C++ compiler)."
 )
-def train(folder: Path, scale: float, workers: int, threads: int, compile: bool) -> None:
+@click.option("--device", default="auto", show_default=True, help="auto takes a GPU when there is one.")
+def train(folder: Path, scale: float, workers: int, threads: int, compile: bool, device: str) -> None:
     """Train the pocket model from nothing; about two hours on two cores.
 
     \b
@@ -98,5 +99,5 @@ def train(folder: Path, scale: float, workers: int, threads: int, compile: bool)
     from steadyvlm.pocket.training.main import TrainingOptions
     from steadyvlm.pocket.training.main import train as run
 
-    exported = run(folder, TrainingOptions(scale, compile, workers, threads), log=click.echo)
+    exported = run(folder, TrainingOptions(scale, compile, workers, threads, device), log=click.echo)
     click.echo(f"The model is at {exported}; measure it with: steadyvlm pocket evaluate --model {exported}")

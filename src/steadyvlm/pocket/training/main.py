@@ -33,12 +33,14 @@ class TrainingOptions:
         compile: use torch.compile (needs a C++ compiler; about twice as fast).
         workers: processes that paint scenes.
         threads: CPU threads, 0 leaves torch's choice.
+        device: "auto" takes a GPU when there is one.
     """
 
     scale: float = 1.0
     compile: bool = True
     workers: int = 1
     threads: int = 0
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if not 0 < self.scale <= 10:
@@ -56,7 +58,7 @@ def train(folder: Path, options: TrainingOptions | None = None, *, log: Callable
     options = options or TrainingOptions()
     if options.threads:
         torch.set_num_threads(options.threads)
-    trainer = Trainer(folder, compile=options.compile, workers=options.workers, log=log)
+    trainer = Trainer(folder, compile=options.compile, workers=options.workers, device=options.device, log=log)
     vision, joint, align = (
         replace(plan, steps=max(1, round(plan.steps * options.scale))) for plan in (VISION, JOINT, ALIGN)
     )
@@ -66,7 +68,7 @@ def train(folder: Path, options: TrainingOptions | None = None, *, log: Callable
     trainer.stage(align, trainer.align_loss)
     log("writing the Hugging Face folder")
     exported = folder / "llava"
-    export(trainer.model, trainer.tokenizer, exported)
+    export(trainer.model.cpu(), trainer.tokenizer, exported)
     return exported
 
 

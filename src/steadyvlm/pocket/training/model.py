@@ -117,7 +117,7 @@ class TextTower(nn.Module):
         for layer in self.layers:
             x = layer(x, causal=True)
         where = (ids == end).int().argmax(1)
-        out: Tensor = self.final_norm(x)[torch.arange(len(ids)), where]
+        out: Tensor = self.final_norm(x)[torch.arange(len(ids), device=ids.device), where]
         return out
 
 
@@ -201,7 +201,7 @@ class PocketTrainer(nn.Module):
         image = F.normalize(self.visual_projection(self.vision.pooled(features)).float(), dim=-1)
         text = F.normalize(self.text_projection(self.text(captions, end)).float(), dim=-1)
         logits = self.logit_scale.exp().clamp(max=100) * image @ text.T
-        label = torch.arange(len(logits))
+        label = torch.arange(len(logits), device=logits.device)
         return (F.cross_entropy(logits, label) + F.cross_entropy(logits.T, label)) / 2
 
     def answer_logits(
@@ -222,11 +222,11 @@ class PocketTrainer(nn.Module):
         before, after = (self.embed(ids).to(image.dtype).expand(batch, -1, -1) for ids in (head, tail))
         x = torch.cat([before, image, after, self.embed(text).to(image.dtype)], 1)
         prefix = head.numel() + VISUAL + tail.numel()
-        places = torch.cat([torch.arange(prefix).expand(batch, -1), places], 1)
+        places = torch.cat([torch.arange(prefix, device=text.device).expand(batch, -1), places], 1)
         angle = places[..., None].float() * self.inverse_frequencies
         angle = torch.cat([angle, angle], -1)[:, None]
         rope = (angle.cos().to(x.dtype), angle.sin().to(x.dtype))
-        rows = torch.arange(text.shape[1])
+        rows = torch.arange(text.shape[1], device=text.device)
         own = (questions[:, :, None] == questions[:, None, :]) & (rows[:, None] >= rows[None, :])
         bias = torch.where(own, 0.0, -30000.0)
         bias = F.pad(bias, (prefix, 0))[:, None].to(x.dtype)
@@ -248,7 +248,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
     """Plain attention: on CPU its backward pass is several times faster than that of the fused kernel."""
     scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5)
     if causal:
-        rows = torch.arange(q.shape[2])
+        rows = torch.arange(q.shape[2], device=q.device)
         scores = scores.masked_fill(rows[None, :] > rows[:, None], -30000.0)
     return torch.softmax(scores.float(), -1).to(v.dtype) @ v
 

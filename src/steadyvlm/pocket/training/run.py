@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from steadyvlm.errors import CheckpointError
 from steadyvlm.pocket.questions import FAMILIES, binding
 from steadyvlm.pocket.scenes import make_scene
 from steadyvlm.pocket.tokenizer import BOS, EOS, IMAGE, USER, train_tokenizer
@@ -142,20 +144,28 @@ class Trainer:
     """Runs the stages, keeping everything needed to go on in `folder`."""
 
     def __init__(
-        self, folder: Path, *, compile: bool = True, workers: int = 1, log: Callable[[str], None] = print
+        self,
+        folder: Path,
+        *,
+        compile: bool = True,
+        workers: int = 1,
+        device: str = "auto",
+        checkpoint_s: float = 120.0,
+        log: Callable[[str], None] = print,
     ) -> None:
-        self.folder = folder
+        self.folder, self.checkpoint_s = folder, checkpoint_s
+        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self.log, self.workers, self.compile = log, workers, compile
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
         self.tokenizer = build_tokenizer()
-        self.model = PocketTrainer(PocketConfig())
+        self.model = PocketTrainer(PocketConfig()).to(self.device)
         ids = self.tokenizer.token_to_id
         self.end = ids(EOS)
         space, newline = (self.tokenizer.encode(text).ids[0] for text in (" ", "\n"))
-        self.head = torch.tensor([ids(BOS), ids(USER), space])
-        self.tail = torch.tensor([newline])
-        assert self.tokenizer.encode(f"{BOS}{USER} {IMAGE}\n").ids == [*self.head, ids(IMAGE), *self.tail]
+        self.head = torch.tensor([ids(BOS), ids(USER), space], device=self.device)
+        self.tail = torch.tensor([newline], device=self.device)
+        assert self.tokenizer.encode(f"{BOS}{USER} {IMAGE}\n").ids == [*self.head.tolist(), ids(IMAGE), newline]
 
     def vision_loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Stage 1: per-patch targets and picture-caption contrast."""
@@ -205,17 +215,13 @@ class Trainer:
             self.model.load_state_dict(load_file(done))
             self.log(f"{plan.name}: done before")
             return
-        optimisers, first = Optimisers(self.model, plan, vision_factor), 0
-        if partial.exists():
-            state = torch.load(partial, weights_only=True)
-            self.model.load_state_dict(state["model"])
-            optimisers.load(state["optimisers"])
-            first = state["step"]
+        optimisers = Optimisers(self.model, plan, vision_factor)
+        first = self._resume(partial, optimisers)
         run = torch.compile(loss_of) if self.compile else loss_of
         began = saved = time.time()
         for step, batch in enumerate(batches(self.tokenizer, plan, first, self.workers), first):
-            with torch.autocast("cpu", torch.bfloat16):
-                loss, parts = run(batch)
+            with torch.autocast(self.device.type, torch.bfloat16):
+                loss, parts = run(_to(batch, self.device))
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             optimisers.step(step)
@@ -223,16 +229,36 @@ class Trainer:
                 numbers = " ".join(f"{name} {float(value.detach()):.3f}" for name, value in parts.items())
                 rate = (step + 1 - first) * plan.batch / (time.time() - began)
                 self.log(f"{plan.name} {step}/{plan.steps} {time.time() - began:.0f}s {rate:.1f} img/s {numbers}")
-            if time.time() - saved > 120 and step + 1 < plan.steps:
+            if time.time() - saved >= self.checkpoint_s and step + 1 < plan.steps:
                 saved = time.time()
                 self._save(
                     partial, {"model": self.model.state_dict(), "optimisers": optimisers.state(), "step": step + 1}
                 )
-        save_file({k: v.contiguous() for k, v in self.model.state_dict().items()}, done)
-        (self.folder / f"{plan.name}.json").write_text(json.dumps({**asdict(plan), "seconds": time.time() - began}))
+        record = {**asdict(plan), "resumed_at": first, "seconds_since": time.time() - began}
+        (self.folder / f"{plan.name}.json").write_text(json.dumps(record))
+        save_file({k: v.cpu().contiguous() for k, v in self.model.state_dict().items()}, done)
+        partial.unlink(missing_ok=True)
+
+    def _resume(self, partial: Path, optimisers: Optimisers) -> int:
+        """Load a checkpoint if there is one; return the next step."""
+        if not partial.exists():
+            return 0
+        try:
+            state = torch.load(partial, weights_only=True, map_location=self.device)
+            self.model.load_state_dict(state["model"])
+            optimisers.load(state["optimisers"])
+        except (RuntimeError, KeyError, ValueError, pickle.UnpicklingError, EOFError) as error:
+            raise CheckpointError(
+                f"{partial} cannot be resumed from ({error}). Move it away to begin this stage again."
+            ) from error
+        return int(state["step"])
 
     @staticmethod
     def _save(path: Path, state: dict[str, Any]) -> None:
         temporary = path.with_suffix(".tmp")
         torch.save(state, temporary)
         os.replace(temporary, path)
+
+
+def _to(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    return {k: _to(v, device) if isinstance(v, dict) else v.to(device, non_blocking=True) for k, v in batch.items()}
