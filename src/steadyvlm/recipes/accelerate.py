@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -23,8 +23,7 @@ from steadyvlm.recipes.recipe import Recipe
 from steadyvlm.records import Failure, Generation, Sample
 from steadyvlm.reduction.base import Reduction
 from steadyvlm.seeding import content_hash, stable_seed
-
-_MAX_PIXELS = 64_000_000
+from steadyvlm.tasks.sources import FileImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,7 @@ def accelerate(
 
 def answer(
     model: VisionLanguageModel | AcceleratedModel,
-    image: str | PathLike[str] | Image.Image | Sequence[Any] | None,
+    image: str | Path | Image.Image | Sequence[Any] | None,
     question: str,
     *,
     max_new_tokens: int = 16,
@@ -135,7 +134,7 @@ def answer(
     """
     ready = model if isinstance(model, AcceleratedModel) else AcceleratedModel(model, Recipe())
     several: Sequence[Any] = image if isinstance(image, (list, tuple)) else [] if image is None else [image]
-    pictures = tuple(item if isinstance(item, Image.Image) else _open(item) for item in several)
+    pictures = tuple(item if isinstance(item, Image.Image) else FileImage(item).load() for item in several)
     request = Request(pictures, question, stable_seed("answer", question))
     result = ready.answer_requests([request], max_new_tokens=max_new_tokens, stop=stop)[0]
     if isinstance(result, Failure):
@@ -157,18 +156,3 @@ def _request(sample: Sample, pictures: dict[str, Image.Image]) -> Request | Fail
         return Failure(type(error).__name__, str(error))
     seed = stable_seed("sample", content_hash(sample.prompt), *keys)
     return Request(tuple(pictures[key] for key in keys), sample.prompt, seed)
-
-
-def _open(path: str | PathLike[str]) -> Image.Image:
-    """Return the picture in a file, its declared size checked before any pixel is decoded."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            if width * height > _MAX_PIXELS:
-                raise ImageError(
-                    f"image '{path}' has {width} x {height} pixels, more than the {_MAX_PIXELS:,} that are decoded; "
-                    "scale it down first."
-                )
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"image '{path}' cannot be read: {error}. Check the path and the file.") from error
