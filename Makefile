@@ -31,7 +31,7 @@ check: $(VENV)/.dev ## format, lint, strict types, import contracts, docs in syn
 	$(PY) scripts/generate_docs.py --check
 
 coverage: $(VENV)/.dev ## line and branch coverage of the pure folders, which must be 100 %
-	$(PY) -m pytest -q $(foreach folder,$(PURE),$(wildcard tests/$(folder)) src/steadyvlm/$(folder)) \
+	$(PY) -m pytest -q tests/contracts $(foreach folder,$(PURE),$(wildcard tests/$(folder)) src/steadyvlm/$(folder)) \
 		$(foreach folder,$(PURE),--cov=steadyvlm.$(folder)) --cov-branch --cov-fail-under=100
 
 bench: $(VENV)/.dev ## the speed ratios of the README, measured on this machine
