@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
+import types
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +197,32 @@ def test_a_quantised_checkpoint_without_its_backend(folder: Path, settings: dict
         load(folder, device="cpu")
 
 
+def test_a_checkpoint_quantised_by_bitsandbytes_answers(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # bitsandbytes warns while it is imported
+        quantised = transformers.LlavaForConditionalGeneration.from_pretrained(
+            folder, quantization_config=transformers.BitsAndBytesConfig(load_in_8bit=True), device_map={"": "cpu"}
+        )
+        quantised.save_pretrained(tmp_path / "int8")
+    for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "chat_template.jinja"):
+        shutil.copy(folder / name, tmp_path / "int8" / name)
+    model = load(tmp_path / "int8", device="cpu")
+    assert {type(linear).__name__ for linear in model.linears().values()} == {"Linear8bitLt"}
+    (result,) = generate(model, [Request((make_image(1),), "what?", 1)], max_new_tokens=2)
+    assert isinstance(result, Generation)
+
+
+def test_loading_restores_how_much_transformers_prints(saved: Path) -> None:
+    output = transformers.utils.logging
+    before = (output.get_verbosity(), output.is_progress_bar_enabled())
+    output.set_verbosity(output.INFO)
+    load(saved, device="cpu")
+    after = (output.get_verbosity(), output.is_progress_bar_enabled())
+    output.set_verbosity(before[0])
+    assert after == (output.INFO, before[1])
+
+
 def test_code_from_a_checkpoint_is_never_trusted(monkeypatch: pytest.MonkeyPatch, saved: Path) -> None:
     seen: list[dict[str, Any]] = []
     real = transformers.LlavaForConditionalGeneration.from_pretrained.__func__  # type: ignore[attr-defined]
@@ -208,7 +237,11 @@ def test_code_from_a_checkpoint_is_never_trusted(monkeypatch: pytest.MonkeyPatch
     assert seen[0]["use_safetensors"] is True
 
 
-def test_processors_before_transformers_5(monkeypatch: pytest.MonkeyPatch, saved: Path) -> None:
+def test_image_processors_without_pillow_variants(
+    monkeypatch: pytest.MonkeyPatch, saved: Path
+) -> None:
     monkeypatch.setitem(load_module._PROCESSORS, "CLIPImageProcessor", ("no.such.module", "X"))
-    monkeypatch.setattr(transformers, "CLIPImageProcessor", lambda **settings: settings, raising=False)
+    only = types.SimpleNamespace(CLIPImageProcessor=lambda **settings: settings)
+    real = importlib.import_module
+    monkeypatch.setattr(importlib, "import_module", lambda name: only if name == "transformers" else real(name))
     assert load_module._load_image_processor(saved)["image_mean"] == [0.5] * 3

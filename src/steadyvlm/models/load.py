@@ -7,9 +7,12 @@ with the backend they name.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
+import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,16 +151,17 @@ def _load_weights(folder: Path, architecture: str, config: Any, device: torch.de
     quantised = getattr(config, "quantization_config", None)
     options: dict[str, Any] = {"device_map": {"": device}} if quantised else {}
     try:
-        module, report = getattr(transformers, architecture).from_pretrained(
-            str(folder),
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            attn_implementation="sdpa",
-            output_loading_info=True,
-            **options,
-        )
+        with _quiet():
+            module, report = getattr(transformers, architecture).from_pretrained(
+                str(folder),
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+                **options,
+            )
     except ImportError as error:
         method = _quantisation_method(quantised)
         raise MissingDependency(
@@ -172,7 +176,29 @@ def _load_weights(folder: Path, architecture: str, config: Any, device: torch.de
             f"the weights in '{folder}' lack {len(missing)} tensors of the model ({', '.join(missing[:3])}, …); "
             "they would be random. The file belongs to another architecture or an unfinished download."
         )
-    return module if quantised else module.to(device)
+    if not quantised:
+        return module.to(device)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns in every linear of every batch of casts
+    return module
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back progress bars, warnings and the table of unused tensors; what matters of them is raised as an error."""
+    from transformers.utils import logging as untyped
+
+    output: Any = untyped
+    bars, level = output.is_progress_bar_enabled(), output.get_verbosity()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        output.disable_progress_bar()
+        output.set_verbosity_error()
+        try:
+            yield
+        finally:
+            output.set_verbosity(level)
+            if bars:
+                output.enable_progress_bar()
 
 
 def _quantisation_method(settings: Any) -> str:
