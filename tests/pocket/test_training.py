@@ -28,9 +28,10 @@ def test_packed_questions_give_the_logits_of_transformers(trainer: Trainer) -> N
     example = make_example(trainer.tokenizer, "train", 5)
     pixels = normalise(example["pixels"][None])
     features = trainer.model.vision.features(pixels)
-    packed = trainer.model.answer_logits(
+    packed, _ = trainer.model.answer_logits(
         features, trainer.head, trainer.tail, *(example[name][None] for name in ("text", "questions", "places"))
-    )[0]
+    )
+    packed = packed[0]
     image = torch.full((144,), trainer.tokenizer.token_to_id(IMAGE))
     for question in (0, 3, int(example["questions"].max())):
         own = example["questions"] == question
@@ -83,6 +84,23 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "vision.partial").write_bytes(b"not a checkpoint")
     with pytest.raises(CheckpointError, match=r"vision\.partial"):
         trainer.stage(TINY, trainer.vision_loss)
+
+
+def test_drills_ask_for_the_letter_of_every_option(trainer: Trainer) -> None:
+    tokenizer, found = trainer.tokenizer, 0
+    for index in range(12):
+        example = make_example(tokenizer, "train", index)
+        for question in range(int(example["questions"].max()) + 1):
+            own = example["questions"] == question
+            ids, targets = example["text"][own], example["targets"][own]
+            if int((example["kinds"][own] == 1).sum()) != 4:
+                continue
+            found += 1
+            text = tokenizer.decode(ids.tolist())
+            for token, target in zip(ids.tolist(), targets.tolist(), strict=True):
+                if target >= 0:
+                    assert f"{tokenizer.decode([target]).strip()}.{tokenizer.decode([token])}" in text
+    assert found
 
 
 def test_alignment_leaves_what_the_decoder_reads_alone(trainer: Trainer) -> None:

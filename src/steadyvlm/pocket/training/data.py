@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from steadyvlm.pocket.questions import FAMILIES, Question, binding
 from steadyvlm.pocket.scenes import Scene, Split, make_scene
 from steadyvlm.pocket.tokenizer import ASSISTANT, EOS
-from steadyvlm.pocket.vocabulary import COLOURS, GRID, PATCH, SHAPES, WORDS
+from steadyvlm.pocket.vocabulary import COLOURS, GRID, LETTERS, PATCH, SHAPES, WORDS
 from steadyvlm.seeding import stable_seed
 
 if TYPE_CHECKING:
@@ -28,19 +28,21 @@ CAPTION = 48
 PREFIX = 148
 
 WEIGHTS = {
-    "colour": 6,
-    "shape": 9,
-    "existence-random": 3,
-    "existence-popular": 3,
-    "existence-adversarial": 6,
-    "counting": 12,
-    "digit": 12,
-    "word": 9,
-    "relation": 14,
-    "position": 7,
-    "choice": 17,
+    "colour": 4,
+    "shape": 6,
+    "existence-random": 2,
+    "existence-popular": 2,
+    "existence-adversarial": 5,
+    "counting": 11,
+    "digit": 8,
+    "word": 6,
+    "relation": 15,
+    "position": 9,
+    "choice": 20,
 }
-BINDING_WEIGHT = 5
+BINDING_WEIGHT = 10
+DRILL = 0.6
+"""Share of letter-binding questions that are drills: every option in turn, its letter asked after each."""
 BLANK = 0.02
 """Share of pictures replaced by plain grey, with another scene's questions: teaches the prior for "no image"."""
 TYPO = 0.04
@@ -136,6 +138,22 @@ def _questions(rng: np.random.Generator, scene: Scene) -> list[Question]:
     return found
 
 
+def _drill(tokenizer: Tokenizer, question: Question, prompt: str, rng: np.random.Generator) -> tuple[list[int], Ids]:
+    """After the options, say each of them in another order; its letter is the target at its last token.
+
+    Binding a word to the letter before it is the skill multiple choice waits for; asked four times in a row, without
+    a picture to read, it is learned several times sooner.
+    """
+    row = list(_encode(tokenizer, prompt))
+    targets = [-100] * len(row)
+    for pick in rng.permutation(len(question.options)):
+        option = _encode(tokenizer, f" {question.options[pick]}")
+        letter = _encode(tokenizer, f" {LETTERS[pick]}")
+        row += [*option, *letter]
+        targets += [*[-100] * (len(option) - 1), *letter, -100]
+    return row, np.array(targets, np.int64)
+
+
 _ENCODED: dict[str, list[int]] = {}
 
 
@@ -166,8 +184,9 @@ def pack(tokenizer: Tokenizer, questions: list[Question], rng: np.random.Generat
     targets, kinds = np.full(TEXT, -100, np.int64), np.zeros(TEXT, np.int64)
     numbers -= 1
     start = 0
-    prompts, replies = [], []
+    prompts, replies, drills = [], [], []
     for question in questions:
+        drills.append(question.family == "binding" and rng.random() < DRILL)
         prompt, reply = question.prompt, question.reply
         if question.golds:
             reply = question.golds[int(rng.integers(10))]
@@ -175,14 +194,21 @@ def pack(tokenizer: Tokenizer, questions: list[Question], rng: np.random.Generat
             prompt = _typo(rng, prompt)
         prompts.append(f"{prompt}\n{ASSISTANT}")
         replies.append(f" {reply}{EOS}")
-    for n, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
+    for n, (question, prompt, reply, drill) in enumerate(zip(questions, prompts, replies, drills, strict=True)):
         answered = _encode(tokenizer, reply)
         row = [*_encode(tokenizer, prompt), *answered[:-1]]
+        if drill:
+            row, asked = _drill(tokenizer, question, prompt, rng)
         if start + len(row) > TEXT:
             continue
         end = start + len(row)
         ids[start:end], numbers[start:end] = row, n
         places[start:end] = PREFIX + np.arange(len(row))
+        if drill:
+            targets[start:end] = asked
+            kinds[start:end] = asked >= 0
+            start = end
+            continue
         first = end - len(answered)
         targets[first:end] = answered
         kinds[first:end] = [1] * (len(answered) - 1) + [2]

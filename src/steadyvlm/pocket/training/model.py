@@ -173,6 +173,7 @@ class PocketTrainer(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.dense = nn.ModuleDict({name: nn.Linear(d, classes) for name, classes in DENSE.items()})
         self.linear_1, self.linear_2 = nn.Linear(d, d), nn.Linear(d, d)
+        self.place = nn.Linear(d, 2 * GRID)
         self.embed = nn.Embedding(config.vocabulary, d)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.norm = RMSNorm(d)
@@ -196,6 +197,16 @@ class PocketTrainer(nn.Module):
             total = total + (2.0 if name == "item" else 1.0) * (loss * weight).sum() / weight.sum()
         return total
 
+    def place_loss(self, image: Tensor) -> Tensor:
+        """Cross-entropy of each visual token's row and column, read linearly off the projected tokens [B, 144, D].
+
+        Rows are visible to a decoder in the order of the tokens, columns are not: without this loss "left" and
+        "right" are learned late or never.
+        """
+        row, column = self.place(image).float().flatten(0, 1).chunk(2, -1)
+        index = torch.arange(VISUAL, device=image.device).repeat(image.shape[0])
+        return F.cross_entropy(row, index // GRID) + F.cross_entropy(column, index % GRID)
+
     def contrastive_loss(self, features: Tensor, captions: Tensor, end: int) -> Tensor:
         """Symmetric InfoNCE between pooled picture and caption; captions: [B, C] int64."""
         image = F.normalize(self.visual_projection(self.vision.pooled(features)).float(), dim=-1)
@@ -206,8 +217,8 @@ class PocketTrainer(nn.Module):
 
     def answer_logits(
         self, features: Tensor, head: Tensor, tail: Tensor, text: Tensor, questions: Tensor, places: Tensor
-    ) -> Tensor:
-        """Logits of every packed text row, [B, T, V].
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of every packed text row, [B, T, V], and the projected visual tokens, [B, 144, D].
 
         Args:
             features: [B, 145, D] rows of the vision feature layer.
@@ -232,8 +243,7 @@ class PocketTrainer(nn.Module):
         bias = F.pad(bias, (prefix, 0))[:, None].to(x.dtype)
         for layer in self.layers:
             x = layer(x, rope, bias, prefix)
-        out: Tensor = self.head(self.norm(x[:, prefix:]))
-        return out
+        return self.head(self.norm(x[:, prefix:])), image
 
 
 def _split(x: Tensor, heads: int) -> Tensor:

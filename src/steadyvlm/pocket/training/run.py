@@ -177,13 +177,15 @@ class Trainer:
     def joint_loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Stage 2: answers, with the per-patch loss kept on and a weak contrastive loss."""
         features = self.model.vision.features(normalise(batch["pixels"]))
-        logits = self.model.answer_logits(
+        logits, image = self.model.answer_logits(
             features, self.head, self.tail, batch["text"], batch["questions"], batch["places"]
         )
         answers, right = answer_loss(logits, batch)
         dense = self.model.dense_loss(features, batch["dense"])
         contrast = self.model.contrastive_loss(features, batch["caption"], self.end)
-        return answers + 0.1 * dense + 0.05 * contrast, {"answers": answers, "right": right, "dense": dense}
+        place = self.model.place_loss(image)
+        loss = answers + 0.1 * dense + 0.05 * contrast + 0.05 * place
+        return loss, {"answers": answers, "right": right, "dense": dense, "place": place}
 
     def align_loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Stage 3: only the contrastive loss, feature layers frozen."""
