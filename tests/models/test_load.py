@@ -237,9 +237,7 @@ def test_code_from_a_checkpoint_is_never_trusted(monkeypatch: pytest.MonkeyPatch
     assert seen[0]["use_safetensors"] is True
 
 
-def test_image_processors_without_pillow_variants(
-    monkeypatch: pytest.MonkeyPatch, saved: Path
-) -> None:
+def test_image_processors_without_pillow_variants(monkeypatch: pytest.MonkeyPatch, saved: Path) -> None:
     monkeypatch.setitem(load_module._PROCESSORS, "CLIPImageProcessor", ("no.such.module", "X"))
     only = types.SimpleNamespace(CLIPImageProcessor=lambda **settings: settings)
     real = importlib.import_module
