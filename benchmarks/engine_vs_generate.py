@@ -100,9 +100,8 @@ def hugging_face(model: Llava, requests: Sequence[Request]) -> torch.Tensor:
     rows = []
     for request in requests:
         ids = model.tokenize(request.prompt, len(request.images))
-        rows.append(
-            [i for t in ids for i in ([image_id(model)] * model.info.visual_tokens if t == IMAGE_SLOT else [t])]
-        )
+        visual = [image_id(model)] * model.info.visual_tokens
+        rows.append([item for token in ids for item in (visual if token == IMAGE_SLOT else [token])])
     longest = max(map(len, rows))
     pixels = torch.cat([model.preprocess(image) for request in requests for image in request.images])
     module: Any = model.module
