@@ -16,6 +16,7 @@ from steadyvlm.models.llava import Llava
 from steadyvlm.records import Failure, Generation
 from steadyvlm.reduction import REDUCTIONS
 from steadyvlm.reduction.base import Selection, Signal, Signals, Site
+from steadyvlm.seeding import stable_seed
 from tiny import VISUAL, make_image, make_image_processor, make_module, make_tokenizer, tiny_llava
 
 NO_END: dict[str, Any] = {"eos": ()}
@@ -177,6 +178,19 @@ def test_a_method_that_returns_nonsense_fails_its_samples_only() -> None:
     assert bad.kind == "RunError"
     assert "strictly ascending" in bad.message
     assert isinstance(good, Generation)
+
+
+def test_a_method_that_fails_on_a_picture_fails_its_samples_only() -> None:
+    @dataclass(frozen=True)
+    class AfterEncoder(Choosy):
+        def sites(self, num_layers: int) -> tuple[Site, ...]:
+            return (Site(None),)
+
+    refused = stable_seed(3, "image", 0)
+    bad, good = generate(tiny_llava(), [request(3), request(4)], AfterEncoder(refused), max_new_tokens=2)
+    assert bad == Failure("Unsupported", "this picture is not to my taste")
+    assert isinstance(good, Generation)
+    assert len(good.kept[0].indices) == 4
 
 
 def test_numbers_that_are_not_finite_fail_their_sample_only() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
+from steadyvlm.models import fingerprint
 from steadyvlm.models.fingerprint import folder_sha256, library_versions, module_sha256
 
 
@@ -38,7 +40,9 @@ def test_a_module_hash_follows_values_dtype_and_extra() -> None:
     assert module_sha256(linear.to(torch.bfloat16)) != first
 
 
-def test_versions_leave_out_what_is_not_installed() -> None:
+def test_versions_leave_out_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fingerprint, "_LIBRARIES", ("torch", "no-such-library"))
     versions = library_versions()
+    assert "no-such-library" not in versions
     assert versions["torch"].startswith("2.") or versions["torch"][0].isdigit()
     assert all(versions.values())

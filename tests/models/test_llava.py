@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
@@ -85,6 +86,25 @@ def test_other_backbones_are_refused() -> None:
     config.vision_config.model_type = "siglip_vision_model"
     with pytest.raises(Unsupported, match="clip_vision_model"):
         Llava.check_config(config)
+
+
+def test_features_do_not_depend_on_the_kind_of_activation() -> None:
+    module = make_module()
+    module.model.vision_tower.config.hidden_act = "gelu"
+    for layer in module.model.vision_tower.encoder.layers:
+        layer.mlp.activation_fn = nn.GELU()
+    model = Llava(module, make_tokenizer(), make_image_processor())
+    pixels = model.preprocess(make_image(1))
+    with torch.inference_mode():
+        expected = module.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-2][0]
+        torch.testing.assert_close(model.encode(pixels, frozenset())[0].rows, expected)
+
+
+def test_a_truncated_picture_is_refused() -> None:
+    buffer = io.BytesIO()
+    make_image(3, 200, 200).save(buffer, format="PNG")
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        tiny_llava().preprocess(Image.open(io.BytesIO(buffer.getvalue()[:500])))
 
 
 def test_pictures_of_any_mode_become_pixels() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+import sys
 import types
 import warnings
 from pathlib import Path
@@ -87,6 +88,12 @@ def test_a_hub_id_is_fetched_without_pickles(monkeypatch: pytest.MonkeyPatch, sa
     assert load("owner/name", device="cpu").info.name == "owner/name"
     assert asked["repository"] == "owner/name"
     assert not any(pattern.endswith((".bin", ".pt", ".py", "*")) for pattern in asked["patterns"])
+
+
+def test_a_hub_id_without_the_hub_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingDependency, match="huggingface_hub"):
+        load("owner/name")
 
 
 def test_pickle_weights_are_refused_with_the_way_out(folder: Path) -> None:
@@ -221,6 +228,16 @@ def test_loading_restores_how_much_transformers_prints(saved: Path) -> None:
     after = (output.get_verbosity(), output.is_progress_bar_enabled())
     output.set_verbosity(before[0])
     assert after == (output.INFO, before[1])
+
+
+def test_loading_hides_progress_bars_and_brings_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    output, shown = transformers.utils.logging, []
+    monkeypatch.setattr(output, "is_progress_bar_enabled", lambda: True)
+    monkeypatch.setattr(output, "disable_progress_bar", lambda: shown.append(False))
+    monkeypatch.setattr(output, "enable_progress_bar", lambda: shown.append(True))
+    with load_module._quiet():
+        assert shown == [False]
+    assert shown == [False, True]
 
 
 def test_code_from_a_checkpoint_is_never_trusted(monkeypatch: pytest.MonkeyPatch, saved: Path) -> None:

@@ -126,18 +126,20 @@ def prefill(
         normed = layer.norm(sequence.hidden)
         keys, values = rotate(layer.keys(normed), group.angles), layer.values(normed)
         group.layers.append((layer, LayerCache(keys, values)))
-        if index == len(layers) - 1:  # only the last row of the last layer is ever read
-            residual, normed = sequence.last(sequence.hidden), sequence.last(normed)
-            query = rotate(layer.queries(normed), group.last_angles())
-            attended = row_attention(query, keys, values, scaling=layer.scaling, visible=group.visible_to_last())
-            return layer.finish(residual, attended)[:, 0], groups
+        if index == len(layers) - 1:
+            break
         queries = rotate(layer.queries(normed), group.angles)
         if selector.wants_attention_of(index):
             last = sequence.last(queries.transpose(1, 2)).transpose(1, 2)
-            probabilities = row_probabilities(last, keys, scaling=layer.scaling, visible=group.visible_to_last())
+            visible = group.visible_to_last()
+            probabilities = row_probabilities(last, keys, scaling=layer.scaling, visible=visible)
         attended = prompt_attention(queries, keys, values, scaling=layer.scaling, mask=mask)
         sequence.hidden = layer.finish(sequence.hidden, attended)
-    raise AssertionError("a model has at least one decoder layer")
+    # Of the last layer only the last row is ever read, so no other row asks a question there.
+    residual, normed = sequence.last(sequence.hidden), sequence.last(normed)
+    query = rotate(layer.queries(normed), group.last_angles())
+    attended = row_attention(query, keys, values, scaling=layer.scaling, visible=group.visible_to_last())
+    return layer.finish(residual, attended)[:, 0], groups
 
 
 def decode(
