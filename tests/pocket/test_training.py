@@ -10,7 +10,7 @@ import torch
 from steadyvlm.errors import CheckpointError, InvalidOption
 from steadyvlm.pocket.tokenizer import IMAGE
 from steadyvlm.pocket.training.data import PREFIX, make_example
-from steadyvlm.pocket.training.export import to_clip_text, to_llava
+from steadyvlm.pocket.training.export import export, to_clip_text, to_llava
 from steadyvlm.pocket.training.main import TrainingOptions
 from steadyvlm.pocket.training.run import Plan, Trainer, learning_rate, normalise
 
@@ -127,3 +127,19 @@ def test_schedule_warms_up_stays_flat_and_decays() -> None:
 def test_options_out_of_range_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(InvalidOption):
         TrainingOptions(**options)
+
+
+def test_the_chat_template_renders_what_training_used(trainer: Trainer, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    export(trainer.model, trainer.tokenizer, tmp_path)
+    shipped = AutoTokenizer.from_pretrained(tmp_path)
+    content = [{"type": "image"}, {"type": "text", "text": "how many stars?"}]
+    rendered = shipped.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    assert rendered == "<s>USER: <image>\nhow many stars?\nASSISTANT:"
+    question = trainer.tokenizer.encode("how many stars?\nASSISTANT:").ids
+    image = [trainer.tokenizer.token_to_id(IMAGE)]
+    expected = [*trainer.head.tolist(), *image, *trainer.tail.tolist(), *question]
+    assert shipped(rendered, add_special_tokens=False)["input_ids"] == expected

@@ -126,11 +126,12 @@ def existence(category: str) -> Generator:
         if not seen:
             return None
         if rng.random() < 0.5:
-            pair, answer = _pick(rng, sorted(seen)), "yes"
+            frequent = sorted(seen & set(_POPULAR)) if category == "popular" else []
+            pair, answer = _pick(rng, frequent or sorted(seen)), "yes"
         else:
             absent = [pair for pair in _PAIRS_BY_FREQUENCY if pair not in maybe]
             if category == "popular":
-                absent = absent[:8]
+                absent = [pair for pair in absent if pair in _POPULAR]
             elif category == "adversarial":
                 colours, names = {pair[0] for pair in seen}, {pair[1] for pair in seen}
                 absent = [pair for pair in absent if pair[0] in colours and pair[1] in names]
@@ -146,6 +147,11 @@ _PAIRS_BY_FREQUENCY = sorted(
     ((colour, name) for colour in COLOURS for name in SHAPES),
     key=lambda pair: -COLOUR_WEIGHTS[COLOURS.index(pair[0])] * SHAPE_WEIGHTS[SHAPES.index(pair[1])],
 )
+
+
+_POPULAR = tuple(_PAIRS_BY_FREQUENCY[:16])
+"""Things that scenes show most often; "popular" questions ask for them, present or not, so that the question alone
+does not give the answer away."""
 
 
 def counting(rng: Rng, scene: Scene) -> Question | None:

@@ -71,6 +71,12 @@ class Scene:
         return tuple(item for item in self.items if item.kind == kind)
 
 
+TRAIN_LOOK = (5.0, 1.0)
+BENCHMARK_LOOK = (12.0, 0.7)
+"""Standard deviation of the pixel noise (of 255), and a factor on how opaque things are painted. Benchmark scenes are
+noisier and paler than training scenes: answers change where a model is good but not perfect."""
+
+
 def make_scene(split: Split, index: int) -> Scene:
     """Return scene `index` of `split`; the same arguments always give the same bytes.
 
@@ -82,10 +88,11 @@ def make_scene(split: Split, index: int) -> Scene:
     _distractors(rng, canvas)
     taken: list[tuple[int, int, int, int]] = []
     items: list[Item] = []
-    _place_word(rng, canvas, taken, items)
-    _place_digits(rng, canvas, taken, items, unseen=split in ("test", "calibration"))
-    _place_shapes(rng, canvas, taken, items)
-    canvas += 5 * rng.standard_normal(canvas.shape, np.float32)
+    noise, paint = TRAIN_LOOK if split == "train" else BENCHMARK_LOOK
+    _place_word(rng, canvas, taken, items, paint)
+    _place_digits(rng, canvas, taken, items, paint, unseen=split in ("test", "calibration"))
+    _place_shapes(rng, canvas, taken, items, paint)
+    canvas += noise * rng.standard_normal(canvas.shape, np.float32)
     return Scene(f"{split}-{index}", np.clip(canvas, 0, 255).astype(np.uint8), tuple(items))
 
 
@@ -159,7 +166,11 @@ def _blit(
 
 
 def _place_word(
-    rng: np.random.Generator, canvas: NDArray[np.float32], taken: list[tuple[int, int, int, int]], items: list[Item]
+    rng: np.random.Generator,
+    canvas: NDArray[np.float32],
+    taken: list[tuple[int, int, int, int]],
+    items: list[Item],
+    paint: float,
 ) -> None:
     if rng.random() > 0.9:
         return
@@ -170,7 +181,7 @@ def _place_word(
         return
     colour = int(rng.choice(len(COLOURS), p=COLOUR_WEIGHTS))
     rgb, second, blend = _paint(rng, colour, ambiguous=0.15)
-    _blit(canvas, mask, box, rgb, float(rng.uniform(0.75, 1)))
+    _blit(canvas, mask, box, rgb, paint * float(rng.uniform(0.75, 1)))
     items.append(Item("word", WORDS[word], COLOURS[colour], second, blend, box, edges))
 
 
@@ -179,6 +190,7 @@ def _place_digits(
     canvas: NDArray[np.float32],
     taken: list[tuple[int, int, int, int]],
     items: list[Item],
+    paint: float,
     *,
     unseen: bool,
 ) -> None:
@@ -195,12 +207,16 @@ def _place_digits(
         if box is None:
             continue
         rgb, second, blend = _paint(rng, int(colours[n]), ambiguous=0.0)
-        _blit(canvas, np.minimum(mask * 1.2, 1), box, rgb, float(rng.uniform(0.75, 1)))
+        _blit(canvas, np.minimum(mask * 1.2, 1), box, rgb, paint * float(rng.uniform(0.75, 1)))
         items.append(Item("digit", str(assets.digit_labels[which]), COLOURS[colours[n]], second, blend, box))
 
 
 def _place_shapes(
-    rng: np.random.Generator, canvas: NDArray[np.float32], taken: list[tuple[int, int, int, int]], items: list[Item]
+    rng: np.random.Generator,
+    canvas: NDArray[np.float32],
+    taken: list[tuple[int, int, int, int]],
+    items: list[Item],
+    paint: float,
 ) -> None:
     shape_weights, colour_weights = np.array(SHAPE_WEIGHTS), np.array(COLOUR_WEIGHTS)
     favour = rng.random()
@@ -217,5 +233,5 @@ def _place_shapes(
         if box is None:
             continue
         rgb, second, blend = _paint(rng, colour, ambiguous=0.15)
-        _blit(canvas, mask, box, rgb, float(rng.uniform(0.6, 1)))
+        _blit(canvas, mask, box, rgb, paint * float(rng.uniform(0.6, 1)))
         items.append(Item("shape", SHAPES[kind], COLOURS[colour], second, blend, box))

@@ -18,13 +18,15 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'user' %}USER: {% else %}ASSISTANT: {% endif %}"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}<image>{{ '\\n' }}{% endfor %}"
     "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}{% endif %}"
-    "{% if message['role'] == 'user' %}\n{% else %}{{ eos_token }}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ '\\n' }}{% else %}{{ eos_token }}{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
-"""`<s>USER: <image>\\n{question}\\nASSISTANT:`, the LLaVA-1.5 layout of transformers."""
+"""`<s>USER: <image>\\n{question}\\nASSISTANT:`, the LLaVA-1.5 layout of transformers.
+
+Newlines are written as expressions: transformers drops a bare newline that follows a block."""
 
 
 def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
