@@ -5,7 +5,8 @@
 
 The pocket model is used when it is installed, else a random model of its shape. Both sides of a ratio are measured in
 turn, round after round, and the median of the rounds' ratios is printed, so that other work on the machine falls on
-both alike. Each side starts from pictures and questions: preprocessing, encoding, prompt and answer are all timed.
+both alike. Questions are those of the pocket benchmark. Each side starts from pictures and questions: preprocessing,
+encoding, prompt and answer are all timed.
 
 Run: `python -m benchmarks.engine_vs_generate`
 """
@@ -18,28 +19,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 from steadyvlm.engine import Request, generate
 from steadyvlm.errors import SteadyVLMError
 from steadyvlm.models.adapter import IMAGE_SLOT
 from steadyvlm.models.llava import Llava
 from steadyvlm.models.load import load
+from steadyvlm.pocket.benchmark import PocketTask, scene_samples
 from steadyvlm.reduction import REDUCTIONS
 from steadyvlm.seeding import stable_seed
 
 ROUNDS = 7
 BATCH = 16
-QUESTIONS = (
-    "What color is the star?",
-    "How many circles are there?",
-    "Is there a red square in the image? Answer with yes or no.",
-    "What word is printed in the picture?",
-    "Which digit is written here?",
-    "Where is the ring, from the cross? Answer left, right, above or below.",
-)
 PRUNED = ("visionzip(dominant=32, contextual=8)", "fastv(layer=2, keep_ratio=0.25)")
 
 
@@ -63,7 +55,7 @@ def main() -> list[Ratio]:
     print(f"engine_vs_generate: {what}; {torch.get_num_threads()} threads, {ROUNDS} rounds")
     ratios = []
     for batch in (1, BATCH):
-        requests = different_pictures(batch)
+        requests = questions(batch, per_picture=1)
         ratio = compare(
             f"keep_all against transformers' generate, batch {batch}",
             lambda requests=requests: hugging_face(model, requests),
@@ -72,7 +64,8 @@ def main() -> list[Ratio]:
         ratios.append(ratio)
     for recipe in PRUNED:
         reduction = REDUCTIONS.create(recipe)
-        for kind, requests in (("16 pictures", different_pictures(BATCH)), ("4 pictures x 4", shared_pictures(BATCH))):
+        for kind, per_picture in (("2 pictures x 8", 8), ("16 pictures", 1)):
+            requests = questions(BATCH, per_picture)
             ratio = compare(
                 f"{recipe}, batch 16 against 1, {kind}",
                 lambda requests=requests, reduction=reduction: [
@@ -122,24 +115,19 @@ def image_id(model: Llava) -> int:
 
 def steps(model: Llava) -> int:
     """Return the answer's limit: what the pocket task allows, or the usual length when a random model never ends."""
-    return 16 if model.info.name == "pocket" else 3
+    return PocketTask().max_new_tokens if model.info.name == "pocket" else 3
 
 
-def different_pictures(count: int) -> list[Request]:
-    """Return one question for each of `count` pictures."""
-    return [Request((picture(i),), QUESTIONS[i % len(QUESTIONS)], stable_seed(i)) for i in range(count)]
-
-
-def shared_pictures(count: int) -> list[Request]:
-    """Return four questions for each of `count / 4` pictures, the order in which a study asks."""
-    pictures = [picture(i) for i in range(count // 4)]
-    return [Request((pictures[i // 4],), QUESTIONS[i % len(QUESTIONS)], stable_seed(i)) for i in range(count)]
-
-
-def picture(seed: int, side: int = 96) -> Image.Image:
-    """Return a blocky random picture."""
-    blocks = np.random.default_rng(seed).integers(0, 255, (12, 12, 3), dtype=np.uint8)
-    return Image.fromarray(blocks).resize((side, side))
+def questions(count: int, per_picture: int) -> list[Request]:
+    """Return pocket benchmark questions, `per_picture` for each picture; 8 is about what a study's batch holds."""
+    found: list[Request] = []
+    scene = 0
+    while len(found) < count:
+        samples = scene_samples("validation", scene)[:per_picture]
+        picture = samples[0].images[0].load()
+        found += [Request((picture,), sample.prompt, stable_seed(sample.id)) for sample in samples]
+        scene += 1
+    return found[:count]
 
 
 def pocket_or_random() -> tuple[Llava, str]:
