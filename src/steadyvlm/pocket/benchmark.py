@@ -8,7 +8,7 @@ existence alternates "yes" and "no"; every second scene has a multiple-choice qu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Any
 
@@ -70,11 +70,11 @@ class PocketTask:
     split: str = "test"
     limit: int | None = None
     families: tuple[str, ...] = ()
-    name: str = "pocket"
-    version: str = "1"
-    max_new_tokens: int = 8
-    stop: tuple[str, ...] = ()
-    soft_threshold: float = 0.5
+    name: str = field(default="pocket", init=False)
+    version: str = field(default="1", init=False)
+    max_new_tokens: int = field(default=8, init=False)
+    stop: tuple[str, ...] = field(default=(), init=False)
+    soft_threshold: float = field(default=0.5, init=False)
 
     def __post_init__(self) -> None:
         if self.split not in SCENES:
