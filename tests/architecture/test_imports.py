@@ -29,7 +29,8 @@ TABLE: dict[str, tuple[frozenset[str], frozenset[str]]] = {
         frozenset({"torch", "PIL"}),
     ),
     "recipes": (
-        frozenset({"engine", "models", "reduction", "quantization"}),
+        # of tasks, only the guarded reader of pictures
+        frozenset({"engine", "models", "reduction", "quantization", "tasks.sources"}),
         frozenset({"torch", "transformers", "safetensors", "numpy", "PIL"}),
     ),
     "study": (
