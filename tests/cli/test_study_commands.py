@@ -85,7 +85,11 @@ def test_status_of_a_finished_and_of_an_unfinished_study(steadyvlm, finished):
 
 
 @pytest.mark.parametrize("command", ["status", "report"])
-def test_a_folder_without_a_study_is_a_bad_request_and_names_those_nearby(steadyvlm, finished, command):
+def test_a_folder_without_a_study_is_a_bad_request_and_names_those_nearby(
+    steadyvlm, finished, command, monkeypatch, tmp_path
+):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")  # whoever ran the demo here before has a study in ./runs
     done = steadyvlm(command, finished.parent)
     assert (done.code, done.out) == (2, "")
     assert str(finished) in done.err
