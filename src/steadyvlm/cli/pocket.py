@@ -89,7 +89,7 @@ def evaluate(model: str, split: str, limit: int | None, device: str, dtype: str)
 )
 @click.option("--device", default="auto", show_default=True, help="auto takes a GPU when there is one.")
 def train(folder: Path, scale: float, workers: int, threads: int, compile: bool, device: str) -> None:
-    """Train the pocket model from nothing; about two hours on two cores.
+    """Train the pocket model from nothing; about an hour and a half on two cores.
 
     \b
     Examples:

@@ -154,7 +154,9 @@ def _one_sided(left: int, right: int, only_left: list[Key], only_right: list[Key
     ]
     unfinished = names[1] if only_left and not only_right else names[0] if only_right and not only_left else None
     guess = f"The {unfinished} run looks unfinished; complete it" if unfinished else "These look like different runs"
-    lines.append(f"{guess}, or compare only the common questions on purpose (common_only=True).")
+    lines.append(
+        f"{guess}, or compare only the common questions on purpose (--common-only; in Python common_only=True)."
+    )
     return "\n  ".join(lines)
 
 
