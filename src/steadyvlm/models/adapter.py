@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -20,6 +20,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from steadyvlm.reduction.base import Signal
+from steadyvlm.reduction.layout import ImageLayout
 
 IMAGE_SLOT = -1
 """Stands in a tokenised prompt for one whole image; the engine replaces it by that image's visual tokens."""
@@ -39,9 +40,9 @@ class ModelInfo:
         family: Hugging Face model types, vision and text backbone included ("llava/clip_vision_model/llama").
         num_layers, num_heads, num_kv_heads, head_dim, width, mlp_width: sizes of the decoder.
         vocabulary: entries of the output head.
-        encoder_rows: R, rows of the vision feature layer per image.
-        has_cls: whether the first encoder row is a CLS row.
-        visual_tokens: N, visual tokens one image puts into the prompt when nothing is reduced.
+        has_cls: whether the encoder rows of each tile start with a CLS row.
+        signals: encoder signals this model can give (decoder signals come from the engine).
+        position_axes: 1 for positions 0, 1, 2, …; 3 for time, height and width (M-RoPE).
         max_positions: longest sequence the decoder was made for.
         sliding_window: keys further back than this are invisible; None when all are visible.
         eos_token_ids: ids that end an answer.
@@ -56,27 +57,41 @@ class ModelInfo:
     width: int
     mlp_width: int
     vocabulary: int
-    encoder_rows: int
     has_cls: bool
-    visual_tokens: int
+    signals: frozenset[Signal]
+    position_axes: int
     max_positions: int
     sliding_window: int | None
     eos_token_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedImage:
-    """One image after the vision encoder, before the projector.
+class Pixels:
+    """One picture, ready for the vision encoder.
 
     Attributes:
-        rows: [R, D] rows of the feature layer, in the model's dtype.
-        cls_attention: [H, N] float32, only when asked for.
-        keys: [R, d] float32, only when asked for.
+        values: float32 on the CPU; [P, 3, height, width] tiles, or the flat patches [S, D] of a native-resolution tower.
+        layout: how it is cut; known before the encoder runs, so prompt lengths are too.
+    """
+
+    values: Tensor
+    layout: ImageLayout
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """One image after the vision encoder.
+
+    Attributes:
+        rows: [R, D] in the model's dtype: what `project` takes (LLaVA: the feature layer; Qwen: the merger's output).
+        layout: how the image was cut.
+        signals: the encoder signals asked for, float32; ENCODER_ROWS itself is `rows` and TEXT_RELEVANCE belongs to a
+            question, so neither is in here.
     """
 
     rows: Tensor
-    cls_attention: Tensor | None = None
-    keys: Tensor | None = None
+    layout: ImageLayout
+    signals: Mapping[Signal, Tensor] = field(default_factory=dict)
 
 
 class Rotary(NamedTuple):
@@ -110,8 +125,11 @@ class DecoderLayer(Protocol):
     def values(self, normed: Tensor) -> Tensor:
         """Return values [B, H_kv, T, d]."""
 
-    def finish(self, residual: Tensor, attended: Tensor) -> Tensor:
-        """Add the output projection of `attended` [B, H, T, d] and the MLP to `residual` [B, T, D]."""
+    def project_heads(self, attended: Tensor) -> Tensor:
+        """Return the output projection [B, T, D] of attended heads [B, H, T, d]: the attention's output."""
+
+    def finish(self, residual: Tensor, output: Tensor) -> Tensor:
+        """Add the attention's output [B, T, D] (which may be overwritten) and then the MLP to `residual` [B, T, D]."""
 
 
 class VisionLanguageModel(Protocol):
@@ -136,12 +154,20 @@ class VisionLanguageModel(Protocol):
             SampleError: for an empty prompt or one that contains the image token itself.
         """
 
-    def preprocess(self, image: Image) -> Tensor:
-        """Return pixel values [1, 3, height, width] float32 on the CPU.
+    def preprocess(self, image: Image, *, scale: float = 1.0) -> Pixels:
+        """Return the picture as the encoder takes it.
+
+        Args:
+            image: any mode; converted to RGB.
+            scale: wanted share of visual tokens, for the `downsample` control: the picture is shrunk, keeping its
+                aspect, to the nearest grid of patches, never below one token.
 
         Raises:
             ImageError: when the picture cannot be read.
         """
+
+    def pictures(self, pixels: Pixels) -> list[Image]:
+        """Return what the encoder sees, as RGB pictures, one per tile: tokens are drawn on these."""
 
     def check_signals(self, needs: AbstractSet[Signal]) -> None:
         """Return quietly if the encoder can give these signals.
@@ -150,14 +176,30 @@ class VisionLanguageModel(Protocol):
             Unsupported: naming the signal and why.
         """
 
-    def encode(self, pixels: Tensor, needs: AbstractSet[Signal]) -> list[EncodedImage]:
-        """Run the vision encoder on [I, 3, height, width] up to the feature layer, with the signals in `needs`."""
+    def encode(self, pixels: Sequence[Pixels], needs: AbstractSet[Signal]) -> list[EncodedImage]:
+        """Run the vision encoder on several pictures at once, with the signals in `needs`."""
 
-    def default_rows(self, rows: Tensor) -> Tensor:
-        """Return the [N, D] rows of [R, D] that become visual tokens when nothing is reduced."""
+    def text_relevance(self, encoded: EncodedImage, question: str, text_tower: str) -> Tensor:
+        """Return [N] float32, see `Signal.TEXT_RELEVANCE`.
+
+        Raises:
+            Unsupported: when this family has no CLIP space to compare in.
+            CheckpointError: when the text tower cannot be loaded or does not fit.
+        """
 
     def project(self, rows: Tensor) -> Tensor:
-        """Map encoder rows [K, D] to decoder embeddings [K, width]."""
+        """Map encoder rows [K, D] to decoder embeddings [K, width]; the identity where the encoder ends there."""
+
+    def visual_tokens(self, encoded: EncodedImage) -> Tensor:
+        """Return [N, width] decoder embeddings of the unreduced picture, in the order of `layout.token_ids()`."""
+
+    def positions(self, token_ids: Sequence[int], layouts: Sequence[ImageLayout]) -> Tensor:
+        """Return positions [T] (one axis) or [T, 3] (time, height, width) int64 of the unreduced prompt.
+
+        Args:
+            token_ids: the prompt, `IMAGE_SLOT` once per image; each stands for `layout.visual_tokens` positions.
+            layouts: of its images, in order.
+        """
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """Return embeddings [B, T, width] of ids [B, T]."""
@@ -166,7 +208,7 @@ class VisionLanguageModel(Protocol):
         """Return the decoder layers as they are now (a quantiser may have replaced linears)."""
 
     def rotary(self, positions: Tensor) -> Rotary:
-        """Return the rotary angles of positions [B, T]."""
+        """Return the rotary angles of positions [B, T], or [B, T, 3] with three axes."""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return float32 logits [B, V] of final hidden rows [B, width]."""
