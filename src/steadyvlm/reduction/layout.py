@@ -24,6 +24,7 @@ class ImageLayout:
         newlines: whether each row of the window ends with a newline token when nothing is reduced.
         has_cls: whether every tile's rows start with a CLS row.
         cls_is_token: whether that row is a visual token when nothing is reduced.
+        picture: (height, width) of the picture before it was resized, in pixels; (0, 0) when it was cut by nobody.
 
     >>> ImageLayout((24, 24), has_cls=True).visual_tokens
     576
@@ -38,6 +39,7 @@ class ImageLayout:
     newlines: bool = False
     has_cls: bool = False
     cls_is_token: bool = False
+    picture: tuple[int, int] = (0, 0)
 
     @property
     def tokens_per_tile(self) -> int:

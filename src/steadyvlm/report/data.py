@@ -45,6 +45,58 @@ class ArmReport:
         return self.name == CONTROL
 
 
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """Operations of one run, counted from executed tokens.
+
+    Attributes:
+        flops: mean per answer: vision tower, connector, decoder over prompt and answer, output head, scoring.
+        of_original: the same over the original's on the same questions.
+        n: answers counted.
+        profile: name of the counting convention.
+    """
+
+    flops: float
+    of_original: float
+    n: int
+    profile: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disruption:
+    """Layer-wise inner disruption (LID) of one run.
+
+    Attributes:
+        value, low, high: mean over questions of the sum over layers, with its 95 % interval.
+        n: questions.
+        per_layer: mean per layer.
+        method: of the interval.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    per_layer: tuple[float, ...]
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class Correlation:
+    """Of LID and consistency over runs.
+
+    Attributes:
+        pearson, spearman: coefficients.
+        points: runs.
+        leave_one_out: smallest and largest Pearson coefficient when all runs of one method are left out.
+    """
+
+    pearson: float
+    spearman: float
+    points: int
+    leave_one_out: tuple[float, float] | None = None
+
+
 @dataclass(frozen=True)
 class ReportData:
     """Everything a report shows.
@@ -58,6 +110,10 @@ class ReportData:
         provenance: facts about the circumstances; a mapping of run name to facts, or facts about everything.
         image: encoded bytes of a prediction's first picture, or None; its bytes are never trusted.
         patch_area: where on the picture the visual tokens lie, for drawing the kept ones.
+        arithmetic: run name to its operations, "original" included; empty when they cannot be counted.
+        disruption: run name to its inner disruption; empty when it was not measured.
+        correlation: of disruption and consistency.
+        published: ids of published tables to show beside what was measured.
 
     Raises:
         InvalidOption: when two arms share a name or one is called "original".
@@ -71,6 +127,10 @@ class ReportData:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     image: Callable[[Prediction], bytes | None] = no_image
     patch_area: PatchArea = "centre_square"
+    arithmetic: Mapping[str, Arithmetic] = field(default_factory=dict)
+    disruption: Mapping[str, Disruption] = field(default_factory=dict)
+    correlation: Correlation | None = None
+    published: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         names = Counter([ORIGINAL, *(arm.name for arm in self.arms)])

@@ -9,12 +9,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from steadyvlm.report.labels import Box, place_label
 from steadyvlm.report.measures import Measure
 from steadyvlm.report.scales import Scale, needs_root, padded
-from steadyvlm.report.text import one_line, percent
+from steadyvlm.report.svg import line, px, text, tick
+from steadyvlm.report.text import one_line
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50.0, 14.0, 14.0, 46.0
 
@@ -84,11 +85,11 @@ def interval_mark(measure: Measure, scale: Scale | None, kind: str) -> Markup:
         return Markup("")
     parts = [
         Markup('<line class="axis" x1="3" x2="93" y1="6" y2="6"/>'),
-        Markup('<line class="zero" x1="{0}" x2="{0}" y1="1" y2="11"/>').format(_px(scale(0))),
+        Markup('<line class="zero" x1="{0}" x2="{0}" y1="1" y2="11"/>').format(px(scale(0))),
         Markup('<line class="whisker" x1="{}" x2="{}" y1="6" y2="6"/>').format(
-            _px(scale(measure.low)), _px(scale(measure.high))
+            px(scale(measure.low)), px(scale(measure.high))
         ),
-        Markup('<circle cx="{}" cy="6" r="3"/>').format(_px(scale(measure.value))),
+        Markup('<circle cx="{}" cy="6" r="3"/>').format(px(scale(measure.value))),
     ]
     return Markup('<svg class="mark {}" viewBox="0 0 96 12" aria-hidden="true">{}</svg>').format(
         kind, Markup("").join(parts)
@@ -101,13 +102,13 @@ def steps(per_layer: Sequence[float], before: float) -> Markup:
     if not top:
         return Markup("")
     width = 92 / len(per_layer)
-    path = f"M2 {_px(15 - 13 * per_layer[0] / top)}"
+    path = f"M2 {px(15 - 13 * per_layer[0] / top)}"
     for layer, tokens in enumerate(per_layer):
-        path += f"V{_px(15 - 13 * tokens / top)}H{_px(2 + width * (layer + 1))}"
+        path += f"V{px(15 - 13 * tokens / top)}H{px(2 + width * (layer + 1))}"
     return Markup(
         '<svg class="steps" viewBox="0 0 96 16" aria-hidden="true"><path class="fill" d="{0}V15H2Z"/>'
         '<line class="axis" x1="2" x2="94" y1="{1}" y2="{1}"/><path class="line" d="{0}"/></svg>'
-    ).format(path, _px(15 - 13 * before / top))
+    ).format(path, px(15 - 13 * before / top))
 
 
 def _axes(points: Sequence[Point], floor: Measure | None, width: int, height: int) -> tuple[Scale, Scale]:
@@ -127,21 +128,21 @@ def _frame(x: Scale, y: Scale) -> Markup:
     parts = []
     for value in x.ticks(spacing=46):
         kind = "zero" if value == 0 else "grid"
-        parts.append(_line(kind, x(value), y.start, x(value), y.stop))
-        parts.append(_text("tick", x(value), y.start + 16, _tick(value, sign=True), "middle"))
+        parts.append(line(kind, x(value), y.start, x(value), y.stop))
+        parts.append(text("tick", x(value), y.start + 16, tick(value, sign=True), "middle"))
     for value in y.ticks(spacing=28):
-        parts.append(_line("zero" if value == 0 else "grid", x.start, y(value), x.stop, y(value)))
-        parts.append(_text("tick", x.start - 7, y(value) + 4, _tick(value), "end"))
+        parts.append(line("zero" if value == 0 else "grid", x.start, y(value), x.stop, y(value)))
+        parts.append(text("tick", x.start - 7, y(value) + 4, tick(value), "end"))
     wide = x.stop - x.start > 420
     note = " (square-root scale)" if x.root and wide else ""
     parts.append(
-        _text("title", (x.start + x.stop) / 2, y.start + 37, f"score change, percentage points{note}", "middle")
+        text("title", (x.start + x.stop) / 2, y.start + 37, f"score change, percentage points{note}", "middle")
     )
     middle = (y.start + y.stop) / 2
     note = " (square-root scale)" if y.root and y.start - y.stop > 300 else ""
     parts.append(
         Markup('<text class="title" transform="translate(13 {}) rotate(-90)" text-anchor="middle">{}</text>').format(
-            _px(middle), f"answers, % of all{note}"
+            px(middle), f"answers, % of all{note}"
         )
     )
     return Markup("").join(parts)
@@ -152,18 +153,18 @@ def _only_losses(x: Scale, y: Scale) -> Markup:
     if x.low >= 0:
         return Markup("")
     reach = min(-x.low, y.high)
-    return _line("losses", x(0), y(0), x(-reach), y(reach))
+    return line("losses", x(0), y(0), x(-reach), y(reach))
 
 
 def _band(noise: Measure, x: Scale, y: Scale) -> Markup:
     top, bottom = y(noise.high), y(noise.low)
     return Markup('<rect class="band" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>{}').format(
-        _px(x.start),
-        _px(top),
-        _px(x.stop - x.start),
-        _px(max(1.5, bottom - top)),
+        px(x.start),
+        px(top),
+        px(x.stop - x.start),
+        px(max(1.5, bottom - top)),
         f"repeat-run noise: {noise.text} % {noise.interval} of answers changed with nothing accelerated",
-        _line("noise", x.start, y(noise.value), x.stop, y(noise.value)),
+        line("noise", x.start, y(noise.value), x.stop, y(noise.value)),
     )
 
 
@@ -174,14 +175,14 @@ def _marks(point: Point, x: Scale, y: Scale) -> Markup:
         f"changed {point.changed.text} % {point.changed.interval}; "
         f"right to wrong {point.broken.text} % {point.broken.interval}"
     )
-    d = f"M{_px(across)} {_px(broken - 5)}l5 5l-5 5l-5 -5Z"
+    d = f"M{px(across)} {px(broken - 5)}l5 5l-5 5l-5 -5Z"
     parts = [
-        _line("tie", across, up, across, broken),
-        _line("whisker dr", x(point.score.low), up, x(point.score.high), up),
-        _line("whisker dr", across, y(point.changed.low), across, y(point.changed.high)),
-        _line("whisker ndr", across, y(point.broken.low), across, y(point.broken.high)),
+        line("tie", across, up, across, broken),
+        line("whisker dr", x(point.score.low), up, x(point.score.high), up),
+        line("whisker dr", across, y(point.changed.low), across, y(point.changed.high)),
+        line("whisker ndr", across, y(point.broken.low), across, y(point.broken.high)),
         Markup('<path class="dot ndr" d="{}"/>').format(d),
-        Markup('<circle class="dot dr" cx="{}" cy="{}" r="5"/>').format(_px(across), _px(up)),
+        Markup('<circle class="dot dr" cx="{}" cy="{}" r="5"/>').format(px(across), px(up)),
     ]
     return Markup('<a href="{}" class="point"><title>{}</title>{}</a>').format(
         point.href, title, Markup("").join(parts)
@@ -201,29 +202,11 @@ def _labels(points: Sequence[Point], x: Scale, y: Scale, *, name_length: int) ->
     parts = []
     for point in sorted(points, key=lambda item: -item.changed.value):
         name = one_line(point.name, 80)
-        text = f"{point.number} {name if len(name) <= name_length else name[: name_length - 1] + '…'}"
+        caption = f"{point.number} {name if len(name) <= name_length else name[: name_length - 1] + '…'}"
         anchor = (x(point.score.value), y(point.changed.value))
-        box = place_label(anchor, 6.7 * len(text) + 4, 15, taken, bounds)
+        box = place_label(anchor, 6.7 * len(caption) + 4, 15, taken, bounds)
         taken.append(box)
         if box.distance(*anchor) > 14:
-            parts.append(_line("leader", *anchor, *box.nearest(*anchor)))
-        parts.append(_text("label", box.left + 2, box.bottom - 4, text, "start"))
+            parts.append(line("leader", *anchor, *box.nearest(*anchor)))
+        parts.append(text("label", box.left + 2, box.bottom - 4, caption, "start"))
     return parts
-
-
-def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
-    return Markup('<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(kind, *map(_px, (x1, y1, x2, y2)))
-
-
-def _text(kind: str, x: float, y: float, text: str, anchor: str) -> Markup:
-    return Markup('<text class="{}" x="{}" y="{}" text-anchor="{}">{}</text>').format(
-        kind, _px(x), _px(y), anchor, escape(text)
-    )
-
-
-def _tick(value: float, *, sign: bool = False) -> str:
-    return percent(value, sign=sign).removesuffix(".0")
-
-
-def _px(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")

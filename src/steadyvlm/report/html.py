@@ -25,12 +25,15 @@ from steadyvlm.report.families import FEW_IN_FAMILY, HEAT_STEPS, FamilyRow, fami
 from steadyvlm.report.figures import Point, column_axis, interval_mark, scatter, steps
 from steadyvlm.report.fingerprint import fingerprint, short_hash
 from steadyvlm.report.gallery import gallery
+from steadyvlm.report.inside import correlation_text, inside_rows, lid_points, operations_text
+from steadyvlm.report.inside_figures import disruption_scatter
 from steadyvlm.report.measures import of_difference, of_rate
+from steadyvlm.report.published import published_tables
 from steadyvlm.report.summary import caveats, headline, insight, noise_rate, readings
 from steadyvlm.report.tables import ArmRow, arm_rows, original_row, samples_link
 from steadyvlm.report.text import label, one_line, percent, unbroken
 
-_TEMPLATES = ("report.html.j2", "macros.html.j2", "methods.html.j2")
+_TEMPLATES = ("report.html.j2", "macros.html.j2", "methods.html.j2", "inside.html.j2", "published.html.j2")
 
 
 def write_html(data: ReportData, path: str | Path, *, images: bool = True, limit: int | None = None) -> Path:
@@ -65,7 +68,12 @@ def render_html(data: ReportData, *, images: bool = True, limit: int | None = No
         loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        percent=percent, one_line=one_line, label=label, unbroken=unbroken, short_hash=short_hash
+        percent=percent,
+        one_line=one_line,
+        label=label,
+        unbroken=unbroken,
+        short_hash=short_hash,
+        operations=operations_text,
     )
     environment.globals.update(
         link=samples_link, mark=interval_mark, steps=steps, heat=heat, rate=of_rate, difference=of_difference
@@ -103,6 +111,8 @@ def _context(data: ReportData) -> dict[str, Any]:
         "noise": of_rate(noise_rate(data)),
         "extremes": _extremes(accelerated),
         "figures": _figures(data, accelerated),
+        **_inside(data),
+        "published": published_tables(data),
         "groups": _groups(tasks, families),
         "heat_steps": [percent(step) for step in HEAT_STEPS],
         "few": FEW_IN_FAMILY,
@@ -144,6 +154,20 @@ def _figures(data: ReportData, rows: list[ArmRow]) -> dict[str, Markup]:
     return {
         "wide": scatter(points, noise, width=860, height=440),
         "narrow": scatter(points, noise, width=360, height=400),
+    }
+
+
+def _inside(data: ReportData) -> dict[str, Any]:
+    rows = inside_rows(data)
+    points = lid_points(rows)
+    return {
+        "inside": rows,
+        "arithmetic": data.arithmetic,
+        "correlation": correlation_text(data.correlation),
+        "disruption_figures": {
+            "wide": disruption_scatter(points, width=860, height=420),
+            "narrow": disruption_scatter(points, width=360, height=360),
+        },
     }
 
 

@@ -110,6 +110,13 @@ class Fields:
             raise self._wrong(self._path(key), "a list (lines that begin with '-')", value)
         return [Fields(item, self.source, f"{self._path(key)}[{index}]") for index, item in enumerate(value)]
 
+    def texts(self, key: str, default: Any = _MISSING) -> list[str]:
+        """Take a list of non-empty texts."""
+        value = self._take(key, default)
+        if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
+            raise self._wrong(self._path(key), "a list of texts", value)
+        return [item.strip() for item in value]
+
     def section(self, key: str) -> Fields | None:
         """Take a mapping if it is there."""
         value = self._take(key, None)

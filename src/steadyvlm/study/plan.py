@@ -20,6 +20,12 @@ read back from a store. The YAML grammar, with all keys:
         recipe: fastv(layer=5, keep_ratio=0.5)
         limit: 200               # optional: fewer samples, spread over all images
         batch_size: 8            # optional
+    lid:                         # optional: layer-wise inner disruption of every arm, on so many questions
+      limit: 64
+      scope: all                 # or visual
+    tables: [lofi-main]          # optional: a paper's tables beside what was measured
+
+`steadyvlm.study.suite` spreads one file over several models.
 """
 
 from __future__ import annotations
@@ -66,6 +72,19 @@ class ControlPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class LidPlan:
+    """Measure, for every arm, how far the inside of the model moved (layer-wise inner disruption).
+
+    Attributes:
+        limit: questions it is measured on, spread over all images.
+        scope: spectra over all prompt tokens, as the paper describes, or over visual tokens only.
+    """
+
+    limit: int = 64
+    scope: Literal["all", "visual"] = "all"
+
+
+@dataclass(frozen=True, slots=True)
 class ArmPlan:
     """One accelerated side: a name for the tables and the recipe behind it."""
 
@@ -95,6 +114,8 @@ class Study:
     dtype: str = "auto"
     batch_size: int = 16
     seed: int = 0
+    lid: LidPlan | None = None
+    tables: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.tasks:
@@ -122,22 +143,16 @@ class Study:
             UnknownName: for an unknown key, study, task, option or method, with the nearest known one.
             InvalidOption: for an option value out of range.
         """
-        path = Path(source)
-        if path.is_file():
-            study = Study.from_mapping(read_yaml(path), str(path))
-        elif str(source) in shipped_studies():
-            text = files(__package__).joinpath("studies", f"{source}.yaml").read_text(encoding="utf-8")
-            study = Study.from_mapping(parse_yaml(text, f"study '{source}'"), f"study '{source}'")
-        elif path.suffix in (".yaml", ".yml") or len(path.parts) > 1 or path.exists():
-            raise ConfigError(f"there is no study file {path}; give the path of a YAML file or a shipped study.")
-        else:
-            raise UnknownName.among("study", str(source), shipped_studies())
+        value, where = read_study(source)
+        study = Study.from_mapping(value, where)
         study.check()
         return study
 
     @staticmethod
     def from_mapping(value: Mapping[str, Any], source: str = "the study") -> Study:
         """Build a study from the mapping of a YAML file; names of tasks and recipes are checked by `check`."""
+        if "models" in value:
+            raise ConfigError(f"{source} names several models: open it with `Suite.from_yaml` or `steadyvlm run`.")
         fields = Fields(value, source)
         study = Study(
             name=fields.text("study"),
@@ -149,6 +164,8 @@ class Study:
             tasks=tuple(_task(item) for item in fields.items("tasks")),
             control=_control(fields.section("control")),
             arms=tuple(_arm(item) for item in fields.items("recipes", [])),
+            lid=_lid(fields.section("lid")),
+            tables=tuple(fields.texts("tables", [])),
         )
         fields.done()
         return study
@@ -165,6 +182,8 @@ class Study:
             "seed": self.seed,
             "tasks": [{**task.options, "name": task.name, **_given(limit=task.limit)} for task in self.tasks],
             **({"control": {**control, **_given(limit=self.control.limit)}} if control and self.control else {}),
+            **({"lid": {"limit": self.lid.limit, "scope": self.lid.scope}} if self.lid else {}),
+            **({"tables": list(self.tables)} if self.tables else {}),
             "recipes": [
                 {"name": arm.name, "recipe": arm.recipe, **_given(limit=arm.limit, batch_size=arm.batch_size)}
                 for arm in self.arms
@@ -191,6 +210,24 @@ class Study:
             if text in seen:
                 raise ConfigError(f"recipes '{seen[text]}' and '{arm.name}' are the same ({text}); keep one of them.")
             seen[text] = arm.name
+
+
+def read_study(source: str | Path) -> tuple[dict[str, Any], str]:
+    """Return the mapping of a study file or a shipped study, and what to call it in errors.
+
+    Raises:
+        ConfigError: if there is no such file, or it cannot be read.
+        UnknownName: for a name that is not shipped, with the nearest that is.
+    """
+    path = Path(source)
+    if path.is_file():
+        return read_yaml(path), str(path)
+    if str(source) in shipped_studies():
+        text = files(__package__).joinpath("studies", f"{source}.yaml").read_text(encoding="utf-8")
+        return parse_yaml(text, f"study '{source}'"), f"study '{source}'"
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1 or path.exists():
+        raise ConfigError(f"there is no study file {path}; give the path of a YAML file or a shipped study.")
+    raise UnknownName.among("study", str(source), shipped_studies())
 
 
 def shipped_studies() -> list[str]:
@@ -236,6 +273,15 @@ def _control(fields: Fields | None) -> ControlPlan | None:
     order = cast(Order, fields.one_of("order", ("shuffled", "by_image"), "shuffled"))
     size = fields.integer("batch_size", low=1, high=_MAX_BATCH)
     plan = ControlPlan(size, order, fields.integer("limit", None, low=1))
+    fields.done()
+    return plan
+
+
+def _lid(fields: Fields | None) -> LidPlan | None:
+    if fields is None:
+        return None
+    scope = cast(Literal["all", "visual"], fields.one_of("scope", ("all", "visual"), "all"))
+    plan = LidPlan(fields.integer("limit", 64, low=1), scope)
     fields.done()
     return plan
 
