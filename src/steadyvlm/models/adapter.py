@@ -154,6 +154,13 @@ class VisionLanguageModel(Protocol):
             SampleError: for an empty prompt or one that contains the image token itself.
         """
 
+    def answer_ids(self, prompt: str, num_images: int, answer: str) -> tuple[int, ...]:
+        """Return the ids of an answer as the model would write it behind this prompt, the end token included.
+
+        Raises:
+            SampleError: for an empty answer, or one that cannot be told apart from the prompt.
+        """
+
     def preprocess(self, image: Image, *, scale: float = 1.0) -> Pixels:
         """Return the picture as the encoder takes it.
 

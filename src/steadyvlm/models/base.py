@@ -133,6 +133,10 @@ class HuggingFaceModel(ABC):
         """Return the ids of the rendered chat prompt, `IMAGE_SLOT` once per image."""
         return self._prompts.tokenize(prompt, num_images)
 
+    def answer_ids(self, prompt: str, num_images: int, answer: str) -> tuple[int, ...]:
+        """Return the ids of an answer as they would follow this prompt, the end token included."""
+        return (*self._prompts.answer_ids(prompt, num_images, answer), *self._info.eos_token_ids[:1])
+
     def check_signals(self, needs: AbstractSet[Signal]) -> None:
         """Return quietly if the encoder can give these signals; raises Unsupported otherwise."""
         for signal in sorted(needs - self._info.signals):

@@ -63,12 +63,29 @@ class PromptFormat:
                 "images are placed by the chat template, one per image of the sample."
             )
         text = self.render(prompt, num_images)
-        bos = self._tokenizer.bos_token
-        ids = self._tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))["input_ids"]
+        ids = self._encode(text)
         slots = ids.count(self._image_token_id)
         if slots != num_images:
             raise SampleError(f"the rendered prompt holds {slots} image tokens for {num_images} images: {text[:200]!r}")
         return tuple(IMAGE_SLOT if token == self._image_token_id else token for token in ids)
+
+    def answer_ids(self, prompt: str, num_images: int, answer: str) -> tuple[int, ...]:
+        """Return the ids of `answer` as they would follow this prompt, without an end token.
+
+        Raises:
+            SampleError: for an empty answer, or one whose beginning the tokenizer would merge into the prompt.
+        """
+        text = self.render(prompt, num_images)
+        asked = self._encode(text)
+        whole = self._encode(f"{text}{'' if text[-1:].isspace() else ' '}{answer.strip()}")
+        if not answer.strip() or whole[: len(asked)] != asked:
+            raise SampleError(f"the answer {answer!r} cannot be told apart from its prompt: {text[-40:]!r}.")
+        return tuple(whole[len(asked) :])
+
+    def _encode(self, text: str) -> list[int]:
+        bos = self._tokenizer.bos_token
+        ids: list[int] = self._tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))["input_ids"]
+        return ids
 
     def _find_style(self) -> bool:
         for parts in (True, False):
