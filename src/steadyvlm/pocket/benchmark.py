@@ -22,8 +22,8 @@ from steadyvlm.records import Grade, Sample
 from steadyvlm.seeding import bytes_hash, stable_seed
 from steadyvlm.tasks.scorers import grade as grade_sample
 
-SCENES = {"test": 600, "validation": 200, "calibration": 200}
-"""Scenes per split of the benchmark; training scenes are made on the fly."""
+SCENES = {"test": 600, "validation": 200, "calibration": 200, "train": 2000}
+"""Scenes per split of the benchmark. The pocket models were trained on "train" and many more, made on the fly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class PocketTask:
     """The benchmark as a `Task`.
 
     Attributes:
-        split: "test", "validation" or "calibration".
+        split: "test", "validation", "calibration", or "train" for what is trained and never measured on.
         limit: keep the first so many questions; whole scenes come one after another.
         families: keep these families only; empty keeps all.
 
