@@ -1,0 +1,7 @@
+"""Train the modules of LVPruning on a frozen model; what `steadyvlm train lvpruning` runs."""
+
+from __future__ import annotations
+
+from steadyvlm.training.lvpruning.run import TrainingOptions, train
+
+__all__ = ["TrainingOptions", "train"]
