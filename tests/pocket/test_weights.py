@@ -16,7 +16,7 @@ from steadyvlm.pocket.benchmark import PocketTask
 from steadyvlm.pocket.evaluate import as_table, evaluate
 from steadyvlm.pocket.scenes import make_scene
 from steadyvlm.pocket.training.data import caption_ids
-from steadyvlm.pocket.training.run import normalise
+from steadyvlm.pocket.training.model import normalise
 from steadyvlm.pocket.weights import pocket_path
 
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch.utils.data import Dataset
 
 from steadyvlm.pocket.questions import FAMILIES, Question, binding
-from steadyvlm.pocket.scenes import Scene, Split, make_scene
+from steadyvlm.pocket.scenes import Pixels, Scene, Split, make_scene
 from steadyvlm.pocket.tokenizer import ASSISTANT, EOS
-from steadyvlm.pocket.vocabulary import COLOURS, GRID, LETTERS, PATCH, SHAPES, WORDS
+from steadyvlm.pocket.vocabulary import COLOURS, GRID, LETTERS, PATCH, SHAPES, SIZE, WORDS
 from steadyvlm.seeding import stable_seed
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 TEXT = 232
 """Packed text tokens per picture."""
 CAPTION = 48
-PREFIX = 148
 
 WEIGHTS = {
     "colour": 4,
@@ -50,6 +50,19 @@ TYPO = 0.04
 Ids = NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How an architecture looks at a picture.
+
+    Attributes:
+        grid: cells along one side that vision targets name.
+        copy: side in pixels of a reduced copy of the whole picture, 0 without; the copy's cells are patches.
+    """
+
+    grid: int = GRID
+    copy: int = 0
+
+
 @dataclass(frozen=True)
 class PocketExamples(Dataset[dict[str, Any]]):
     """Examples `start` … `start + length - 1` of the training stream."""
@@ -59,6 +72,7 @@ class PocketExamples(Dataset[dict[str, Any]]):
     length: int
     split: Split = "train"
     questions: bool = True
+    layout: Layout = Layout()
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -66,31 +80,50 @@ class PocketExamples(Dataset[dict[str, Any]]):
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         """Return tensors of one example, see `make_example`."""
-        return make_example(self.tokenizer, self.split, self.start + row, questions=self.questions)
+        return make_example(self.tokenizer, self.split, self.start + row, questions=self.questions, layout=self.layout)
 
 
-def make_example(tokenizer: Tokenizer, split: Split, index: int, *, questions: bool = True) -> dict[str, Any]:
-    """Return pixels [96, 96, 3] uint8, dense targets [144], caption ids [48] and packed text [232] with targets."""
+def make_example(
+    tokenizer: Tokenizer, split: Split, index: int, *, questions: bool = True, layout: Layout = Layout()
+) -> dict[str, Any]:
+    """Return one training example.
+
+    Pixels [96, 96, 3] uint8, dense targets [grid * grid], caption ids [48] and packed text [232] with targets; with
+    a reduced copy also its pixels and dense targets.
+    """
     scene = make_scene(split, index)
     rng = np.random.default_rng(stable_seed("pocket-example-v1", split, index))
     pixels, asked = scene.pixels, scene
-    if rng.random() < BLANK:
+    blank = rng.random() < BLANK
+    if blank:
         pixels, asked = np.full_like(pixels, int(rng.integers(60, 160))), make_scene(split, index + 10**9)
-        dense = {name: np.zeros(GRID * GRID, np.int64) for name in ("item", "colour", "letter", "centre")}
-    else:
-        dense = dense_targets(scene)
     packed = pack(tokenizer, _questions(rng, asked), rng) if questions else {}
-    return {
+    example: dict[str, Any] = {
         "pixels": torch.from_numpy(pixels),
-        "dense": {name: torch.from_numpy(value) for name, value in dense.items()},
+        "dense": _dense(scene, layout.grid, blank),
         "caption": torch.from_numpy(caption_ids(tokenizer, scene, rng)),
         **{name: torch.from_numpy(value) for name, value in packed.items()},
     }
+    if layout.copy:
+        example["copy"] = torch.from_numpy(reduced(pixels, layout.copy))
+        example["dense_copy"] = _dense(scene, layout.copy // PATCH, blank)
+    return example
 
 
-def dense_targets(scene: Scene) -> dict[str, Ids]:
-    """Return what each of the 144 patches shows: item class, colour, letter, and whether an item's centre is in it."""
-    grids = {name: np.zeros((GRID, GRID), np.int64) for name in ("item", "colour", "letter", "centre")}
+def reduced(pixels: Pixels, side: int) -> Pixels:
+    """Return the picture at `side` x `side` pixels, as image processors reduce it: bicubic, by Pillow."""
+    return np.array(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _dense(scene: Scene, grid: int, blank: bool) -> dict[str, torch.Tensor]:
+    targets = dense_targets(scene, grid)
+    return {name: torch.from_numpy(value * 0 if blank else value) for name, value in targets.items()}
+
+
+def dense_targets(scene: Scene, grid: int = GRID) -> dict[str, Ids]:
+    """Return what each of grid * grid cells shows: item class, colour, letter, whether an item's centre is in it."""
+    grids = {name: np.zeros((grid, grid), np.int64) for name in ("item", "colour", "letter", "centre")}
+    cell = SIZE // grid
     for item in scene.items:
         left, top, right, bottom = item.box
         code = {
@@ -98,15 +131,15 @@ def dense_targets(scene: Scene) -> dict[str, Ids]:
             "digit": lambda n: 7 + int(n),
             "word": lambda n: 17 + WORDS.index(n),
         }[item.kind](item.name)
-        rows = slice(round(top / PATCH), max(round(bottom / PATCH), round(top / PATCH) + 1))
-        columns = slice(round(left / PATCH), max(round(right / PATCH), round(left / PATCH) + 1))
+        rows = slice(round(top / cell), max(round(bottom / cell), round(top / cell) + 1))
+        columns = slice(round(left / cell), max(round(right / cell), round(left / cell) + 1))
         grids["item"][rows, columns] = code
         grids["colour"][rows, columns] = 1 + COLOURS.index(item.colour)
         x, y = item.centre
-        grids["centre"][int(y) // PATCH, int(x) // PATCH] = 1
+        grids["centre"][int(y) // cell, int(x) // cell] = 1
         if item.kind == "word":
-            for column in range(columns.start, min(columns.stop, GRID)):
-                spot = (column + 0.5) * PATCH - left
+            for column in range(columns.start, min(columns.stop, grid)):
+                spot = (column + 0.5) * cell - left
                 letter = int(np.searchsorted(item.letter_edges, spot))
                 if letter < len(item.name):
                     grids["letter"][rows, column] = ord(item.name[letter]) - 96
@@ -176,7 +209,7 @@ def _typo(rng: np.random.Generator, text: str) -> str:
 
 
 def pack(tokenizer: Tokenizer, questions: list[Question], rng: np.random.Generator) -> dict[str, Ids]:
-    """Lay questions one after another: ids, question number (-1 padding), position, target id (-100 none), kind.
+    """Lay questions one after another: ids, question number (-1 padding), position in it, target id (-100 none), kind.
 
     `kind` is 1 on answer tokens and 2 on the end token, 0 elsewhere; targets are already shifted by one.
     """
@@ -203,7 +236,7 @@ def pack(tokenizer: Tokenizer, questions: list[Question], rng: np.random.Generat
             continue
         end = start + len(row)
         ids[start:end], numbers[start:end] = row, n
-        places[start:end] = PREFIX + np.arange(len(row))
+        places[start:end] = np.arange(len(row))
         if drill:
             targets[start:end] = asked
             kinds[start:end] = asked >= 0

@@ -1,11 +1,8 @@
-"""Train the pocket VLM from nothing: seeded, resumable, on CPU or GPU.
+"""Run the training of a pocket model: seeded, resumable, on CPU or GPU.
 
-Stage 1 teaches the vision tower to see (per-patch targets, and a contrastive loss with the text tower).
-Stage 2 trains everything together on packed questions. Stage 3 freezes the feature layers and re-aligns the last
-vision layer, both projections and the text tower, so that picture and text towers match the final model.
-
-The schedule is warm-up, flat, then linear decay: `Plan` holds the step counts. A checkpoint holds weights,
-optimiser state and step; example `i` depends on `i` alone, so a stopped run goes on as if never stopped.
+An architecture says what is trained: its model, its tokenizer, how it looks at pictures, and its stages. The schedule
+is warm-up, flat, then linear decay: `Plan` holds the step counts. A checkpoint holds weights, optimiser state and
+step; example `i` depends on `i` alone, so a stopped run goes on as if never stopped.
 """
 
 from __future__ import annotations
@@ -20,19 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from steadyvlm.errors import CheckpointError
-from steadyvlm.pocket.questions import FAMILIES, binding
-from steadyvlm.pocket.scenes import make_scene
-from steadyvlm.pocket.tokenizer import BOS, EOS, IMAGE, USER, train_tokenizer
-from steadyvlm.pocket.training.data import PocketExamples
-from steadyvlm.pocket.training.model import PocketConfig, PocketTrainer
-
-PIXEL_MEAN, PIXEL_SCALE = 100.0, 70.0
+from steadyvlm.pocket.training.data import Layout, PocketExamples
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,32 +39,49 @@ class Plan:
     warmup: int = 60
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of an architecture's training.
+
+    Attributes:
+        plan: steps and rates.
+        loss: name of the model's method from a batch to its loss and the parts of it.
+        vision_factor: learning rate of the vision tower, relative to the rest.
+        freeze: name of the model's method that freezes what this stage leaves alone; empty freezes nothing.
+    """
+
+    plan: Plan
+    loss: str
+    vision_factor: float = 1.0
+    freeze: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What is trained.
+
+    Attributes:
+        name: folder of the finished model.
+        tokenizer: makes its tokenizer.
+        model: makes the model with its first weights.
+        layout: how it looks at pictures.
+        stages: in order.
+        export: writes the Hugging Face folder of a trained model.
+    """
+
+    name: str
+    tokenizer: Callable[[], Any]
+    model: Callable[[Any], nn.Module]
+    layout: Layout
+    stages: tuple[Stage, ...]
+    export: Callable[[Any, Any, Path], None]
+
+
 def learning_rate(plan: Plan, step: int) -> float:
     """Return the factor on the peak learning rate: warm-up, flat, linear decay to 2 %."""
     start = plan.decay_from * plan.steps
     decay = max(0.0, (step - start) / max(1.0, plan.steps - start))
     return min(1.0, (step + 1) / plan.warmup) * (1 - 0.98 * decay)
-
-
-def build_tokenizer() -> Any:
-    """Train the byte-level BPE on the questions of 2,000 training scenes."""
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    texts: list[str] = []
-    for index in range(2000):
-        scene = make_scene("train", index)
-        for ask in (*FAMILIES.values(), binding):
-            question = ask(rng, scene)
-            if question is not None:
-                texts += [question.prompt, f" {question.reply}"]
-                texts += [f" {question.answer}", f" word {question.answer}"]
-    return train_tokenizer(texts)
-
-
-def normalise(pixels: Tensor) -> Tensor:
-    """[B, 96, 96, 3] uint8 -> [B, 3, 96, 96] float32."""
-    return (pixels.permute(0, 3, 1, 2).float() - PIXEL_MEAN) / PIXEL_SCALE
 
 
 class Optimisers:
@@ -118,26 +125,16 @@ class Optimisers:
         self.adam.load_state_dict(state["adam"])
 
 
-def batches(tokenizer: Any, plan: Plan, step: int, workers: int) -> Iterator[dict[str, Any]]:
+def batches(tokenizer: Any, plan: Plan, step: int, workers: int, layout: Layout) -> Iterator[dict[str, Any]]:
     """Yield the batches of `plan` from `step` on."""
     data = PocketExamples(
         tokenizer,
         plan.first_example + step * plan.batch,
         (plan.steps - step) * plan.batch,
         questions=plan.name == "joint",
+        layout=layout,
     )
     yield from DataLoader(data, plan.batch, num_workers=workers, prefetch_factor=4 if workers else None)
-
-
-def answer_loss(logits: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return (loss, share of answer tokens predicted): answer tokens weigh 1, end tokens 0.1."""
-    loss = F.cross_entropy(
-        logits.float().flatten(0, 1), batch["targets"].flatten(), reduction="none", ignore_index=-100
-    )
-    kind = batch["kinds"].flatten()
-    weight = torch.where(kind == 1, 1.0, torch.where(kind == 2, 0.1, 0.0))
-    right = (logits.argmax(-1) == batch["targets"]) & (batch["kinds"] == 1)
-    return (loss * weight).sum() / (kind == 1).sum(), right.sum() / (kind == 1).sum()
 
 
 class Trainer:
@@ -146,6 +143,7 @@ class Trainer:
     def __init__(
         self,
         folder: Path,
+        architecture: Architecture,
         *,
         compile: bool = True,
         workers: int = 1,
@@ -153,78 +151,35 @@ class Trainer:
         checkpoint_s: float = 120.0,
         log: Callable[[str], None] = print,
     ) -> None:
-        self.folder, self.checkpoint_s = folder, checkpoint_s
+        self.folder, self.architecture, self.checkpoint_s = folder, architecture, checkpoint_s
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self.log, self.workers, self.compile = log, workers, compile
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
-        self.tokenizer = build_tokenizer()
-        self.model = PocketTrainer(PocketConfig()).to(self.device)
-        ids = self.tokenizer.token_to_id
-        self.end = ids(EOS)
-        space, newline = (self.tokenizer.encode(text).ids[0] for text in (" ", "\n"))
-        self.head = torch.tensor([ids(BOS), ids(USER), space], device=self.device)
-        self.tail = torch.tensor([newline], device=self.device)
-        assert self.tokenizer.encode(f"{BOS}{USER} {IMAGE}\n").ids == [*self.head.tolist(), ids(IMAGE), newline]
+        self.tokenizer = architecture.tokenizer()
+        self.model: Any = architecture.model(self.tokenizer).to(self.device)
 
-    def vision_loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Stage 1: per-patch targets and picture-caption contrast."""
-        features = self.model.vision.features(normalise(batch["pixels"]))
-        dense = self.model.dense_loss(features, batch["dense"])
-        contrast = self.model.contrastive_loss(features, batch["caption"], self.end)
-        return dense + 0.3 * contrast, {"dense": dense, "contrast": contrast}
-
-    def joint_loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Stage 2: answers, with the per-patch loss kept on and a weak contrastive loss."""
-        features = self.model.vision.features(normalise(batch["pixels"]))
-        logits, image = self.model.answer_logits(
-            features, self.head, self.tail, batch["text"], batch["questions"], batch["places"]
-        )
-        answers, right = answer_loss(logits, batch)
-        dense = self.model.dense_loss(features, batch["dense"])
-        contrast = self.model.contrastive_loss(features, batch["caption"], self.end)
-        place = self.model.place_loss(image)
-        loss = answers + 0.1 * dense + 0.05 * contrast + 0.05 * place
-        return loss, {"answers": answers, "right": right, "dense": dense, "place": place}
-
-    def align_loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Stage 3: only the contrastive loss, feature layers frozen."""
-        with torch.no_grad():
-            features = self.model.vision.features(normalise(batch["pixels"]))
-        contrast = self.model.contrastive_loss(features, batch["caption"], self.end)
-        return contrast, {"contrast": contrast}
-
-    def freeze_features(self) -> None:
-        """Leave only what the contrastive loss trains and the decoder does not read."""
-        vision = self.model.vision
-        for value in self.model.parameters():
-            value.requires_grad_(False)
-        for module in (*vision.layers[vision.feature_layer :], vision.post_norm, self.model.text):
-            module.requires_grad_(True)
-        for module in (self.model.visual_projection, self.model.text_projection):
-            module.requires_grad_(True)
-        self.model.logit_scale.requires_grad_(True)
-
-    def stage(
-        self,
-        plan: Plan,
-        loss_of: Callable[[dict[str, Any]], tuple[Tensor, dict[str, Tensor]]],
-        vision_factor: float = 1.0,
-    ) -> None:
+    def stage(self, stage: Stage) -> None:
         """Run or resume one stage; a checkpoint is written every two minutes."""
+        plan = stage.plan
         done, partial = self.folder / f"{plan.name}.safetensors", self.folder / f"{plan.name}.partial"
         if done.exists():
             self.model.load_state_dict(load_file(done))
             self.log(f"{plan.name}: done before")
             return
-        optimisers = Optimisers(self.model, plan, vision_factor)
+        if stage.freeze:
+            getattr(self.model, stage.freeze)()
+        optimisers = Optimisers(self.model, plan, stage.vision_factor)
         first = self._resume(partial, optimisers)
+        loss_of = getattr(self.model, stage.loss)
         run = torch.compile(loss_of) if self.compile else loss_of
         began = saved = time.time()
-        for step, batch in enumerate(batches(self.tokenizer, plan, first, self.workers), first):
+        for step, batch in enumerate(
+            batches(self.tokenizer, plan, first, self.workers, self.architecture.layout), first
+        ):
             with torch.autocast(self.device.type, torch.bfloat16):
                 loss, parts = run(_to(batch, self.device))
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             optimisers.step(step)
             if step % 10 == 0 or step == plan.steps - 1:
