@@ -23,14 +23,13 @@ Differs:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from steadyvlm.reduction.base import Selection, Signal, Signals, Site
-from steadyvlm.reduction.options import checked_count, checked_layer, checked_ratio
-from steadyvlm.reduction.tensor_ops import mean_over_heads, round_budget, top_k
+from steadyvlm.reduction.ranked import RankedOnce
 
 
 @dataclass(frozen=True, slots=True)
-class FastV:
+class FastV(RankedOnce):
     """Keep the visual tokens to which the last prompt position attends most.
 
     Attributes:
@@ -41,36 +40,13 @@ class FastV:
         InvalidOption: on construction, for a value outside its range.
 
     >>> import torch
+    >>> from steadyvlm.reduction.base import Signals, Site
     >>> attention = torch.tensor([[0.1, 0.4, 0.2, 0.3], [0.3, 0.4, 0.0, 0.3]])
     >>> FastV(layer=2, keep_ratio=0.5).select(Signals(4, last_query_attention=attention), Site(2)).keep
     tensor([1, 3])
     """
 
+    method: ClassVar[str] = "fastv"
+
     layer: int = 3
     keep_ratio: float = 0.5
-
-    def __post_init__(self) -> None:
-        """Validate."""
-        checked_count("fastv", "layer", self.layer, minimum=1)
-        object.__setattr__(self, "keep_ratio", checked_ratio("fastv", "keep_ratio", self.keep_ratio))
-
-    @property
-    def needs(self) -> frozenset[Signal]:
-        """One attention row of the layer before."""
-        return frozenset({Signal.LAST_QUERY_ATTENTION})
-
-    @property
-    def compact_positions(self) -> bool:
-        """Survivors keep their positions; decoding goes on from the unpruned length."""
-        return False
-
-    def sites(self, num_layers: int) -> tuple[Site, ...]:
-        """Before the one decoder layer."""
-        return (Site(checked_layer("fastv", self.layer, num_layers)),)
-
-    def select(self, signals: Signals, site: Site) -> Selection:
-        """Keep the most attended tokens, in their original order."""
-        if signals.num_tokens == 0:
-            return Selection.nothing(signals.device)
-        scores = mean_over_heads(signals.require(Signal.LAST_QUERY_ATTENTION))
-        return Selection(top_k(scores, round_budget(signals.num_tokens, self.keep_ratio)))

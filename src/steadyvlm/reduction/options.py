@@ -46,6 +46,20 @@ def checked_count(method: str, option: str, value: object, *, minimum: int) -> i
     return value
 
 
+def checked_number(method: str, option: str, value: object, *, minimum: float) -> float:
+    """Return `value` as a finite float of at least `minimum`.
+
+    Raises:
+        InvalidOption: if it is anything else.
+
+    >>> checked_number("sparsevlm", "scale", 9, minimum=0)
+    9.0
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not minimum <= value < math.inf:
+        raise InvalidOption(f"{method}: {option}={value!r} is not allowed. Give a number of at least {minimum:g}.")
+    return float(value)
+
+
 def checked_layer(method: str, layer: int, num_layers: int) -> int:
     """Return `layer` if a decoder of `num_layers` layers has it.
 
@@ -61,3 +75,17 @@ def checked_layer(method: str, layer: int, num_layers: int) -> int:
             f"(0 to {num_layers - 1}). Choose a smaller layer."
         )
     return layer
+
+
+def checked_flag(method: str, option: str, value: object) -> bool:
+    """Return `value` if it is True or False; 1 and 0 are not, so that equal recipes have equal text.
+
+    Raises:
+        InvalidOption: if it is anything else.
+
+    >>> checked_flag("vtw", "reindex", True)
+    True
+    """
+    if not isinstance(value, bool):
+        raise InvalidOption(f"{method}: {option}={value!r} is not allowed. Give True or False.")
+    return value

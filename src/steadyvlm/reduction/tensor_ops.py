@@ -55,6 +55,16 @@ def mean_over_heads(attention: Tensor) -> Tensor:
     return sum_over_heads(attention) / max(1, attention.shape[0])
 
 
+def by_score(scores: Tensor) -> Tensor:
+    """Return all indices from the highest score to the lowest; ties break towards the lower index, NaN comes last.
+
+    >>> by_score(torch.tensor([1.0, 3.0, float("nan"), 3.0]))
+    tensor([1, 3, 0, 2])
+    """
+    ranked = scores.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    return torch.sort(ranked, descending=True, stable=True).indices
+
+
 def top_k(scores: Tensor, k: int) -> Tensor:
     """Return the `k` highest scores' indices in ascending index order; ties break towards the lower index.
 
@@ -68,8 +78,7 @@ def top_k(scores: Tensor, k: int) -> Tensor:
     >>> top_k(torch.tensor([1.0, 3.0, 2.0, 3.0, 3.0]), 2)
     tensor([1, 3])
     """
-    ranked = scores.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    return torch.sort(ranked, descending=True, stable=True).indices[:k].sort().values
+    return by_score(scores)[:k].sort().values
 
 
 def bottom_k(scores: Tensor, k: int) -> Tensor:
