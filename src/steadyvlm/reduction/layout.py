@@ -24,7 +24,9 @@ class ImageLayout:
         newlines: whether each row of the window ends with a newline token when nothing is reduced.
         has_cls: whether every tile's rows start with a CLS row.
         cls_is_token: whether that row is a visual token when nothing is reduced.
-        picture: (height, width) of the picture before it was resized, in pixels; (0, 0) when it was cut by nobody.
+        picture: (height, width) of the picture before it was resized, in pixels; (0, 0) when it is not known.
+        merge: patches of the tower that one token stands for, along each axis. A tower that merges does so in its
+            connector, so that its rows have been through it before anything is reduced.
 
     >>> ImageLayout((24, 24), has_cls=True).visual_tokens
     576
@@ -40,6 +42,12 @@ class ImageLayout:
     has_cls: bool = False
     cls_is_token: bool = False
     picture: tuple[int, int] = (0, 0)
+    merge: int = 1
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """(height, width) of one tile in patches of the tower, before merging."""
+        return self.grid[0] * self.merge, self.grid[1] * self.merge
 
     @property
     def tokens_per_tile(self) -> int:
