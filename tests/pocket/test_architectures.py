@@ -15,13 +15,15 @@ from transformers import AutoTokenizer
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from steadyvlm.cli import pocket as pocket_command
+from steadyvlm.pocket import weights
 from steadyvlm.pocket.tokenizer import IMAGE
 from steadyvlm.pocket.training import start
 from steadyvlm.pocket.training.data import PocketExamples, make_example
 from steadyvlm.pocket.training.decoder import PocketConfig
 from steadyvlm.pocket.training.export_llava_next import to_llava_next
 from steadyvlm.pocket.training.export_qwen2_5_vl import to_qwen
-from steadyvlm.pocket.training.main import LLAVA_NEXT, QWEN2_5_VL, export_checkpoint
+from steadyvlm.pocket.training.main import ARCHITECTURES, LLAVA_NEXT, QWEN2_5_VL, export_checkpoint
 from steadyvlm.pocket.training.model import normalise
 from steadyvlm.pocket.training.qwen2_5_vl import QwenConfig
 from steadyvlm.pocket.training.run import Architecture, Plan, Stage, Trainer
@@ -134,7 +136,11 @@ def test_a_new_run_starts_from_the_shipped_llava(architecture: Architecture, tmp
     model: Any = architecture.model(tokenizer)
     batch = {"text": torch.tensor([tokenizer.encode("which letter is red?").ids])}
     assert model.embed(batch["text"]).std() > 0.05, "trained embeddings, not the first random ones"
-    weights = tmp_path / "joint.safetensors"
-    save_file(model.state_dict(), weights)
-    export_checkpoint(architecture, weights, tmp_path / "folder")
+    trained = tmp_path / "joint.safetensors"
+    save_file(model.state_dict(), trained)
+    export_checkpoint(architecture, trained, tmp_path / "folder")
     assert sum(path.stat().st_size for path in (tmp_path / "folder").iterdir()) < 15e6
+
+
+def test_the_command_line_offers_every_architecture() -> None:
+    assert tuple(ARCHITECTURES) == pocket_command.ARCHITECTURES == weights.ARCHITECTURES

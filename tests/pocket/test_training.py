@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from steadyvlm.errors import CheckpointError, InvalidOption, UnknownName
 from steadyvlm.pocket.tokenizer import IMAGE
@@ -84,6 +85,13 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     trainer = Trainer(tmp_path, FROM_NOTHING, compile=False, workers=0, log=lambda _: None)
     (tmp_path / "vision.partial").write_bytes(b"not a checkpoint")
     with pytest.raises(CheckpointError, match=r"vision\.partial"):
+        trainer.stage(TINY)
+
+
+def test_a_folder_of_another_architecture_is_named(tmp_path: Path) -> None:
+    save_file({"embed.weight": torch.zeros(2, 2)}, tmp_path / "vision.safetensors")
+    trainer = Trainer(tmp_path, FROM_NOTHING, compile=False, workers=0, log=lambda _: None)
+    with pytest.raises(CheckpointError, match="folder of its own"):
         trainer.stage(TINY)
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+ARCHITECTURES = ("llava", "qwen2_5_vl", "llava_next")
 SPLITS = ("train", "validation", "test", "calibration")
 
 
 @click.group(short_help="The model and benchmark that come with the package.")
 def pocket() -> None:
-    """Look at the pocket benchmark, measure the pocket model, and train it again."""
+    """Look at the pocket benchmark, measure the pocket models, and train them again."""
 
 
 @pocket.command()
@@ -52,7 +53,12 @@ def sample(index: int, split: str, out: Path) -> None:
 
 
 @pocket.command()
-@click.option("--model", default="pocket", show_default=True, help="A LLaVA folder in the pocket format, or 'pocket'.")
+@click.option(
+    "--model",
+    default="pocket",
+    show_default=True,
+    help="'pocket', 'pocket-qwen', 'pocket-next', or the folder of a model trained on pocket scenes.",
+)
 @click.option("--split", type=click.Choice(SPLITS[1:]), default="test", show_default=True)
 @click.option("--limit", type=click.IntRange(min=1), default=None, help="Ask only the first so many questions.")
 @click.option("--device", default="auto", show_default=True)
@@ -63,6 +69,7 @@ def evaluate(model: str, split: str, limit: int | None, device: str, dtype: str)
     \b
     Examples:
       steadyvlm pocket evaluate --limit 1000
+      steadyvlm pocket evaluate --model pocket-qwen
       steadyvlm pocket evaluate --model runs/pocket-training/llava
     """
     from steadyvlm.models.load import load
@@ -75,11 +82,18 @@ def evaluate(model: str, split: str, limit: int | None, device: str, dtype: str)
 
 @pocket.command()
 @click.option(
+    "--architecture",
+    type=click.Choice(ARCHITECTURES),
+    default="llava",
+    show_default=True,
+    help="llava begins from nothing, the others from the shipped llava.",
+)
+@click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path("runs/pocket-training"),
-    show_default=True,
-    help="Checkpoints and the finished model go here; a stopped run goes on from here.",
+    default=None,
+    help="Checkpoints and the finished model go here; a stopped run goes on from here.  "
+    "[default: runs/pocket-training, or runs/pocket-training-ARCHITECTURE]",
 )
 @click.option("--scale", type=float, default=1.0, show_default=True, help="Factor on the steps of every stage.")
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes that paint scenes.")
@@ -88,16 +102,20 @@ def evaluate(model: str, split: str, limit: int | None, device: str, dtype: str)
     "--compile/--no-compile", default=True, show_default=True, help="Use torch.compile (needs a C++ compiler)."
 )
 @click.option("--device", default="auto", show_default=True, help="auto takes a GPU when there is one.")
-def train(folder: Path, scale: float, workers: int, threads: int, compile: bool, device: str) -> None:
-    """Train the pocket model from nothing; about an hour and a half on two cores.
+def train(
+    architecture: str, folder: Path | None, scale: float, workers: int, threads: int, compile: bool, device: str
+) -> None:
+    """Train a pocket model; llava takes about an hour and a half on two cores, the others half an hour.
 
     \b
     Examples:
       steadyvlm pocket train
+      steadyvlm pocket train --architecture qwen2_5_vl
       steadyvlm pocket train --folder /tmp/quick --scale 0.05
     """
     from steadyvlm.pocket.training.main import TrainingOptions
     from steadyvlm.pocket.training.main import train as run
 
-    exported = run(folder, TrainingOptions(scale, compile, workers, threads, device), log=click.echo)
+    folder = folder or Path("runs", "pocket-training" if architecture == "llava" else f"pocket-training-{architecture}")
+    exported = run(folder, TrainingOptions(scale, compile, workers, threads, device, architecture), log=click.echo)
     click.echo(f"The model is at {exported}; measure it with: steadyvlm pocket evaluate --model {exported}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -164,8 +165,7 @@ class Trainer:
         plan = stage.plan
         done, partial = self.folder / f"{plan.name}.safetensors", self.folder / f"{plan.name}.partial"
         if done.exists():
-            self.model.load_state_dict(load_file(done))
-            self.log(f"{plan.name}: done before")
+            self._load_finished(done)
             return
         if stage.freeze:
             getattr(self.model, stage.freeze)()
@@ -195,6 +195,16 @@ class Trainer:
         (self.folder / f"{plan.name}.json").write_text(json.dumps(record))
         save_file({k: v.cpu().contiguous() for k, v in self.model.state_dict().items()}, done)
         partial.unlink(missing_ok=True)
+
+    def _load_finished(self, done: Path) -> None:
+        try:
+            self.model.load_state_dict(load_file(done))
+        except (RuntimeError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{done} does not fit a {self.architecture.name} pocket. "
+                "It is damaged or another architecture's; train in a folder of its own."
+            ) from error
+        self.log(f"{done.stem}: done before")
 
     def _resume(self, partial: Path, optimisers: Optimisers) -> int:
         """Load a checkpoint if there is one; return the next step."""
