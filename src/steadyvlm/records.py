@@ -116,8 +116,8 @@ class KeptTokens:
     Attributes:
         layer: 0 for a selection after the encoder, else the decoder layer it acted before.
         image: index of the image in the prompt.
-        indices: raster indices of the retained visual tokens of that image; a token made from no single
-            patch (a CLS row) is -1.
+        indices: numbers of the retained visual tokens of that image: raster indices, tile after tile; the CLS row of
+            tile t is -1 - t, and newlines of a tiled image follow the last tile (see `reduction.layout`).
         merged: for each retained slot the number of extra tokens merged into it; empty when nothing merges.
     """
 
@@ -137,6 +137,11 @@ class Cost:
         generated_tokens: tokens produced, the end token included.
         visual_tokens_per_layer: visual tokens each decoder layer really processed in prefill.
         cache_bytes: bytes of keys and values held for this sample when it stopped.
+        text_tokens: prompt tokens that are not visual; each decoder layer processed these and its visual ones.
+        image_grids: (tiles, height, width) of each encoded picture, in patches of the vision tower before any merging.
+        connector_tokens: rows that went through the connector between tower and decoder.
+
+    The last three are 0 or empty in records written before they were kept.
     """
 
     time_ms: float
@@ -144,6 +149,9 @@ class Cost:
     generated_tokens: int
     visual_tokens_per_layer: tuple[int, ...]
     cache_bytes: int
+    text_tokens: int = 0
+    image_grids: tuple[tuple[int, int, int], ...] = ()
+    connector_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +266,7 @@ class Provenance:
 def _generation(row: Mapping[str, Any]) -> Generation:
     cost = dict(row["cost"])
     cost["visual_tokens_per_layer"] = tuple(cost["visual_tokens_per_layer"])
+    cost["image_grids"] = tuple((tiles, height, width) for tiles, height, width in cost.get("image_grids") or ())
     return Generation(
         text=row["text"],
         token_ids=tuple(row["token_ids"]),

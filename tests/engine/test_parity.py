@@ -57,14 +57,15 @@ def adapter(name: str) -> Llava:
 def hugging_face(model: Llava, request: Request, steps: int) -> list[int]:
     """Answer one request with transformers' own `generate`."""
     ids: list[int] = []
+    pixels = [model.preprocess(image) for image in request.images]
+    sizes = iter(pixels)
     for token in model.tokenize(request.prompt, len(request.images)):
-        ids += [3] * model.info.visual_tokens if token == IMAGE_SLOT else [token]
-    pixels = torch.cat([model.preprocess(image) for image in request.images]) if request.images else None
+        ids += [3] * next(sizes).layout.visual_tokens if token == IMAGE_SLOT else [token]
     with torch.inference_mode():
         out = model.module.generate(  # type: ignore[operator]
             input_ids=torch.tensor([ids]),
             attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
-            pixel_values=pixels,
+            pixel_values=torch.cat([item.values for item in pixels]) if pixels else None,
             do_sample=False,
             max_new_tokens=steps,
         )

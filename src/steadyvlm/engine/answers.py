@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from steadyvlm.engine.cache import LayerGroup
+from steadyvlm.engine.selector import Selector
 from steadyvlm.engine.vision import Prepared
 from steadyvlm.models.adapter import VisionLanguageModel
 from steadyvlm.records import Cost, Failure, Generation, KeptTokens, StopReason, TokenLogprob
@@ -20,15 +20,16 @@ class Answer:
 
     Attributes:
         limit: tokens it may have.
-        kept: records of every selection so far.
+        prompt: what was asked.
+        kept: records of every selection.
         failure: why it was given up, if it was.
         reason: why it stopped, None while it goes on.
     """
 
     limit: int
     stop: tuple[str, ...]
-    kept: list[KeptTokens]
-    prompt_tokens: int
+    prompt: Prepared
+    kept: tuple[KeptTokens, ...]
     failure: Failure | None = None
     reason: StopReason | None = None
     token_ids: list[int] = field(default_factory=list)
@@ -70,14 +71,17 @@ class Answer:
         answered = len(self.token_ids) - 1  # the last token was never fed back
         cost = Cost(
             time_ms=time_ms,
-            prompt_tokens=self.prompt_tokens,
+            prompt_tokens=self.prompt.text_tokens + self.prompt.visual_tokens,
             generated_tokens=len(self.token_ids),
             visual_tokens_per_layer=tuple(visual),
             cache_bytes=(sum(tokens) + answered * len(tokens)) * token_bytes,
+            text_tokens=self.prompt.text_tokens,
+            image_grids=tuple((item.tiles, *item.patch_grid) for item in self.prompt.layouts),
+            connector_tokens=self.prompt.connector_tokens,
         )
         assert self.reason is not None, "an unfinished answer has no record"
         margin = self.top[0].logprob - self.top[1].logprob
-        return Generation(text.strip(), tuple(self.token_ids), self.reason, self.top, margin, tuple(self.kept), cost)
+        return Generation(text.strip(), tuple(self.token_ids), self.reason, self.top, margin, self.kept, cost)
 
 
 def first_tokens(model: VisionLanguageModel, logits: Tensor, top_k: int) -> list[tuple[TokenLogprob, ...]]:
@@ -96,21 +100,16 @@ def first_tokens(model: VisionLanguageModel, logits: Tensor, top_k: int) -> list
 
 
 def new_answers(
-    ready: Sequence[Prepared], model: VisionLanguageModel, limit: int, stop: tuple[str, ...]
+    ready: Sequence[Prepared], selector: Selector, model: VisionLanguageModel, limit: int, stop: tuple[str, ...]
 ) -> list[Answer]:
-    """Return an empty answer per prompt; none may outgrow the positions the model was made for."""
+    """Return an empty answer per prompt, or a failed one; none may outgrow the positions the model was made for."""
     return [
         Answer(
-            limit=min(limit, model.info.max_positions - item.prompt_tokens),
+            limit=min(limit, model.info.max_positions - item.text_tokens - item.visual_tokens),
             stop=stop,
-            kept=list(item.kept),
-            prompt_tokens=item.prompt_tokens,
+            prompt=item,
+            kept=(*item.kept, *selector.records(row)),
+            failure=selector.failures[row],
         )
-        for item in ready
+        for row, item in enumerate(ready)
     ]
-
-
-def tokens_per_layer(groups: Sequence[LayerGroup], row: int) -> tuple[list[int], list[int]]:
-    """Return, for one sequence, all prompt tokens and the visual tokens of every layer."""
-    layers = [group for group in groups for _ in group.layers]
-    return [group.lengths[row] for group in layers], [group.counts[row] for group in layers]

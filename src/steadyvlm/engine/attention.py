@@ -1,4 +1,4 @@
-"""The three ways attention is computed here, all through torch's fused kernel.
+"""The ways attention is computed here: through torch's fused kernel, or a few rows written out for a method to read.
 
 Sequences of a batch are padded on the right. In the prompt, causality alone hides the padding from every real token,
 so the fast causal kernel runs without a mask, whatever the lengths. Afterwards one new row per sequence looks at its
@@ -67,3 +67,21 @@ def row_probabilities(query: Tensor, keys: Tensor, *, scaling: float, visible: T
     if visible is not None:
         scores = scores.masked_fill(~visible[:, None, :], -torch.inf)
     return scores.softmax(dim=-1)
+
+
+def rater_probabilities(queries: Tensor, keys: Tensor, columns: Tensor, *, scaling: float, visible: Tensor) -> Tensor:
+    """Return the attention probabilities [B, H, Q, S] float32 of the prompt's rows `columns` [B, Q], and no others.
+
+    Args:
+        queries: [B, H, S, d].
+        keys: [B, H_kv, S, d].
+        columns: [B, Q] int64.
+        scaling: factor on the products.
+        visible: [B, Q, S] bool.
+    """
+    batch, heads, _, width = queries.shape
+    rows = torch.arange(batch, device=queries.device)[:, None]
+    picked = queries.transpose(1, 2)[rows, columns].transpose(1, 2)  # [B, H, Q, d]
+    folded = picked.reshape(batch, keys.shape[1], -1, width).float()
+    scores = (folded @ keys.float().transpose(2, 3) * scaling).reshape(batch, heads, columns.shape[1], -1)
+    return scores.masked_fill_(~visible[:, None], -torch.inf).softmax(dim=-1)

@@ -47,7 +47,7 @@ class LayerGroup:
         layers: the layers with their caches, in order.
         lengths: tokens of each sequence in the prompt, as these layers see it.
         counts: visual tokens among them.
-        angles: rotary angles of the prompt.
+        angles: rotary angles of the prompt; dropped by `close`, since answers never need them.
     """
 
     def __init__(
@@ -62,24 +62,29 @@ class LayerGroup:
             like: an earlier group, whose angles for the answer are reused where they are equal.
         """
         window = model.info.sliding_window
+        device = sequence.hidden.device
         self.layers: list[tuple[DecoderLayer, LayerCache]] = []
         self.lengths = sequence.lengths
         self.counts = sequence.counts
         self.angles = model.rotary(sequence.positions)
         self._next = sequence.next_positions
-        ahead = torch.tensor(self._next, device=sequence.positions.device)[:, None] + torch.arange(
-            budget, device=sequence.positions.device
+        ahead = torch.tensor(self._next, device=device)[:, None] + torch.arange(budget, device=device)
+        same = like is not None and like._next == self._next
+        self._step_angles: Rotary = (
+            like._step_angles if like is not None and same else model.rotary(_text(ahead, sequence))
         )
-        shared = like is not None and like._next == self._next
-        self._step_angles: Rotary = like._step_angles if like is not None and shared else model.rotary(ahead)
-        columns = sequence.positions.shape[1]
-        self._columns = columns
+        self._columns = columns = sequence.visual.shape[1]
         self._window = window if window is not None and max(self._next) + budget > window else None
         self._valid: Tensor | None = None
         self._positions: Tensor | None = None
         if min(self.lengths) < columns or self._window is not None:
             self._valid = torch.cat((sequence.valid(), torch.ones_like(ahead, dtype=torch.bool)), dim=1)
+        if self._window is not None:  # only models with one position axis have a window
             self._positions = torch.cat((sequence.positions, ahead), dim=1)
+
+    def close(self) -> None:
+        """Forget what only the prompt needed."""
+        self.angles = Rotary(*(part[:, :, :0] for part in self.angles))
 
     def prompt_mask(self) -> Tensor | None:
         """Return [B, 1, T, T] bool for a sliding window; None where causality is enough (padding is at the end)."""
@@ -88,6 +93,14 @@ class LayerGroup:
         positions = self._positions[:, : self._columns]
         near = positions[:, :, None] - positions[:, None, :] < self._window
         return (near & torch.ones_like(near[0]).tril()).unsqueeze(1)
+
+    def visible_to_rows(self, columns: Tensor) -> Tensor:
+        """Return [B, Q, T] bool, the keys that the prompt's rows `columns` [B, Q] may see."""
+        visible = torch.arange(self._columns, device=columns.device) <= columns[:, :, None]
+        if self._window is None or self._positions is None:
+            return visible
+        positions = self._positions[:, : self._columns]
+        return visible & (positions.gather(1, columns)[:, :, None] - positions[:, None, :] < self._window)
 
     def visible_to_last(self) -> Tensor | None:
         """Return [B, T] bool, the keys the last prompt token may see; None when it sees all."""
@@ -119,19 +132,24 @@ class LayerGroup:
         self.lengths = [self.lengths[row] for row in rows]
         self.counts = [self.counts[row] for row in rows]
         self._step_angles = Rotary(*(part[index] for part in self._step_angles))
-        if self._valid is not None and self._positions is not None:
-            self._valid, self._positions = self._valid[index], self._positions[index]
+        self._valid = None if self._valid is None else self._valid[index]
+        self._positions = None if self._positions is None else self._positions[index]
         for _, cache in self.layers:
             cache.keep_rows(index)
 
     def _visible(self, columns: int, query_columns: Tensor) -> Tensor:
-        assert self._valid is not None
-        assert self._positions is not None
+        assert self._valid is not None, "without padding and window everything is visible"
         visible = self._valid[:, :columns]
-        if self._window is None:
+        if self._window is None or self._positions is None:
             return visible
         query = self._positions.gather(1, query_columns)
         return visible & (query - self._positions[:, :columns] < self._window)
+
+
+def _text(positions: Tensor, sequence: VisualSequence) -> Tensor:
+    """Return text positions [B, S] with as many axes as the sequence's positions have; text is equal on all."""
+    axes = sequence.positions.shape[2:]
+    return positions if not axes else positions[..., None].expand(-1, -1, *axes)
 
 
 def _grown(stored: Tensor) -> Tensor:

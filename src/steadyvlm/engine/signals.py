@@ -1,21 +1,22 @@
-"""Builds the `Signals` a method asked for, and nothing it did not ask for.
-
-Encoder signals arrive with the encoded image. Inside the decoder the only attention ever written out is one row per
-sequence, from the keys of a layer that has just run; the fused kernel stays on for everything else.
-"""
+"""Which signals a method needs where, whether a model can give them, and what it sees after the vision encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from typing import Any
 
 from torch import Tensor
 
-from steadyvlm.engine.visual_sequence import VisualSequence
 from steadyvlm.errors import InvalidOption, Unsupported
 from steadyvlm.models.adapter import EncodedImage, ModelInfo, VisionLanguageModel
-from steadyvlm.reduction.base import Reduction, Signal, Signals, Site
+from steadyvlm.reduction.base import FamilyAware, Reduction, Rescaling, Signal, Signals, Site
 from steadyvlm.seeding import stable_seed
+
+OF_LAYER_BEFORE = frozenset(
+    {Signal.LAST_QUERY_ATTENTION, Signal.RATER_ATTENTION, Signal.RATER_ROTARY, Signal.ATTENTION_OUTPUT}
+)
+"""Signals of the layer that ran before the site."""
 
 
 def check_reduction(reduction: Reduction | None, model: VisionLanguageModel) -> None:
@@ -23,11 +24,27 @@ def check_reduction(reduction: Reduction | None, model: VisionLanguageModel) -> 
 
     Raises:
         InvalidOption: for a layer the model does not have.
-        Unsupported: for signals this model cannot give.
+        Unsupported: for a family the method is not defined on, or signals this model cannot give.
     """
+    family = model.info.family.partition("/")[0]
+    refusals: Mapping[str, str] = reduction.refusals if isinstance(reduction, FamilyAware) else {}
+    if family in refusals:
+        raise Unsupported(
+            f"{method_name(reduction)} is not defined for models of the family {family}: {refusals[family]}"
+        )
     decoder_sites(reduction, model.info)
     if encoder_site(reduction, model.info) is not None:
         model.check_signals(encoder_needs(reduction))
+
+
+def method_name(reduction: Reduction | None) -> str:
+    """Return what to call a method in messages."""
+    return type(reduction).__name__
+
+
+def image_scale(reduction: Reduction | None) -> float:
+    """Return the share of visual tokens at which a method shows pictures to the model."""
+    return reduction.image_scale if isinstance(reduction, Rescaling) else 1.0
 
 
 def decoder_sites(reduction: Reduction | None, info: ModelInfo) -> dict[int, Site]:
@@ -35,7 +52,7 @@ def decoder_sites(reduction: Reduction | None, info: ModelInfo) -> dict[int, Sit
 
     Raises:
         InvalidOption: for a layer the model does not have.
-        Unsupported: for attention of the layer before layer 0, which does not exist.
+        Unsupported: for what the layer before layer 0 did, which does not exist.
     """
     sites = () if reduction is None else reduction.sites(info.num_layers)
     found = {site.layer: site for site in sites if site.layer is not None}
@@ -44,7 +61,7 @@ def decoder_sites(reduction: Reduction | None, info: ModelInfo) -> dict[int, Sit
         raise InvalidOption(
             f"there is no decoder layer {beyond[0]}: {info.name} has layers 0 to {info.num_layers - 1}."
         )
-    if reduction is not None and 0 in found and Signal.LAST_QUERY_ATTENTION in reduction.needs:
+    if reduction is not None and 0 in found and reduction.needs & OF_LAYER_BEFORE:
         raise Unsupported("attention of the previous layer does not exist before layer 0; use layer=1 or higher.")
     return found
 
@@ -57,29 +74,24 @@ def encoder_site(reduction: Reduction | None, info: ModelInfo) -> Site | None:
 
 def encoder_needs(reduction: Reduction | None) -> frozenset[Signal]:
     """Return what of a method's needs the vision encoder has to supply."""
-    return frozenset() if reduction is None else reduction.needs - {Signal.LAST_QUERY_ATTENTION}
+    needs: AbstractSet[Signal] = frozenset() if reduction is None else reduction.needs
+    return frozenset(signal for signal in needs if signal.of_encoder)
 
 
 def encoder_signals(
-    encoded: EncodedImage, info: ModelInfo, needs: AbstractSet[Signal], *, seed: int, image: int
+    encoded: EncodedImage, needs: AbstractSet[Signal], *, seed: int, image: int, relevance: Tensor | None
 ) -> Signals:
     """Return what a method with these needs sees of image number `image` of a prompt."""
+    layout = encoded.layout
+    values: dict[str, Any] = {signal.value: value for signal, value in encoded.signals.items() if signal in needs}
+    if Signal.ENCODER_ROWS in needs:
+        values[Signal.ENCODER_ROWS.value] = encoded.rows.float()
+    if Signal.TEXT_RELEVANCE in needs:
+        values[Signal.TEXT_RELEVANCE.value] = relevance
     return Signals(
-        num_tokens=encoded.rows.shape[0] - int(info.has_cls),
-        has_cls=info.has_cls,
+        num_tokens=layout.tiles * layout.tokens_per_tile,
+        has_cls=layout.has_cls,
         seed=stable_seed(seed, "image", image),
-        encoder_rows=encoded.rows.float() if Signal.ENCODER_ROWS in needs else None,
-        cls_attention=encoded.cls_attention,
-        encoder_keys=encoded.keys,
+        layout=layout,
+        **values,
     )
-
-
-def sequence_signals(sequence: VisualSequence, probabilities: Tensor | None, seeds: Sequence[int]) -> list[Signals]:
-    """Return what a method sees of each sequence; `probabilities` is [B, H, T] of the last prompt row, if asked for."""
-    rows: Sequence[Tensor | None] = [None] * len(seeds)
-    if probabilities is not None:
-        rows = sequence.visual_columns(probabilities)
-    return [
-        Signals(num_tokens=count, seed=seed, last_query_attention=row)
-        for count, seed, row in zip(sequence.counts, seeds, rows, strict=True)
-    ]

@@ -1,7 +1,8 @@
 """From pictures to visual tokens: encode each picture once, reduce, project.
 
 Several questions of a batch often share a picture. Pictures are compared by content, each different one is encoded
-once, and a `VisionCache` can carry the result over to later batches.
+once, and a `VisionCache` can carry the result over to later batches. How many tokens a picture becomes is known before
+the encoder runs, so a prompt that is too long costs no encoding.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from PIL.Image import Image
 from torch import Tensor
 
 from steadyvlm.engine.requests import Request
-from steadyvlm.engine.signals import encoder_needs, encoder_signals, encoder_site
-from steadyvlm.engine.visual_sequence import Slots, apply_selection, check_selection
+from steadyvlm.engine.selections import apply_selection, check_selection
+from steadyvlm.engine.signals import encoder_needs, encoder_signals, encoder_site, image_scale, method_name
+from steadyvlm.engine.visual_sequence import Slots
 from steadyvlm.errors import ImageError, InvalidOption, SampleError, SteadyVLMError
-from steadyvlm.models.adapter import EncodedImage, VisionLanguageModel
+from steadyvlm.models.adapter import IMAGE_SLOT, EncodedImage, Pixels, VisionLanguageModel
 from steadyvlm.records import Failure, KeptTokens
-from steadyvlm.reduction.base import Reduction, Signal, Site
+from steadyvlm.reduction.base import Reduction, Signal, Site, TextAware
+from steadyvlm.reduction.layout import ImageLayout
 
 _Needs = frozenset[Signal]
 
@@ -35,14 +38,30 @@ class Prepared:
         features: [K, width] projected visual tokens of each image.
         slots: provenance of those tokens.
         kept: records of the selection after the encoder, if there was one.
-        prompt_tokens: prompt length before any reduction.
+        layouts: of its images.
+        positions: [T, 3] of the tokens that enter the decoder; None for models that count 0, 1, 2, ….
+        next_position: of the first answer token.
+        connector_tokens: rows that went through the connector.
     """
 
     token_ids: tuple[int, ...]
     features: tuple[Tensor, ...]
     slots: Slots
     kept: tuple[KeptTokens, ...]
-    prompt_tokens: int
+    layouts: tuple[ImageLayout, ...]
+    positions: Tensor | None
+    next_position: int
+    connector_tokens: int
+
+    @property
+    def text_tokens(self) -> int:
+        """Prompt tokens that are not visual."""
+        return len(self.token_ids) - len(self.layouts)
+
+    @property
+    def visual_tokens(self) -> int:
+        """Visual tokens before any reduction."""
+        return sum(layout.visual_tokens for layout in self.layouts)
 
 
 class VisionCache:
@@ -72,40 +91,30 @@ class VisionCache:
 
     def put(self, key: str, needs: _Needs, encoded: EncodedImage) -> None:
         """Remember a picture, forgetting the one used longest ago when full."""
-        own = (None if part is None else part.clone() for part in (encoded.cls_attention, encoded.keys))
         # Clones: the parts are views, and a view would keep the tensors of its whole batch alive.
-        self._entries[key, needs] = EncodedImage(encoded.rows.clone(), *own)
+        own = {signal: value.clone() for signal, value in encoded.signals.items()}
+        self._entries[key, needs] = EncodedImage(encoded.rows.clone(), encoded.layout, own)
         while len(self._entries) > self._max_images:
             self._entries.popitem(last=False)
 
 
 def prepare(
-    model: VisionLanguageModel,
-    requests: Sequence[Request],
-    reduction: Reduction | None,
-    *,
-    method: str,
-    cache: VisionCache | None,
+    model: VisionLanguageModel, requests: Sequence[Request], reduction: Reduction | None, *, cache: VisionCache | None
 ) -> list[Prepared | Failure]:
-    """Return each request ready for the decoder, or why it failed; one failure leaves the others alone."""
+    """Return each request ready for the decoder, or why it failed; one failure leaves the others alone.
+
+    Raises:
+        CheckpointError, MissingDependency, Unsupported: when the text tower a method compares with cannot be used.
+    """
     site = encoder_site(reduction, model.info)
     needs: _Needs = frozenset() if site is None else encoder_needs(reduction)
-    prompts = [_tokenize(model, request) for request in requests]
-    images = _Images(model, needs, cache)
-    for request, prompt in zip(requests, prompts, strict=True):
-        if not isinstance(prompt, Failure):
-            images.add(request.images)
+    images = _Images(model, needs - {Signal.TEXT_RELEVANCE}, image_scale(reduction), cache)
+    prompts = [_tokenize(model, request, images) for request in requests]
     images.encode()
-    ready: list[Prepared | Failure] = []
-    for request, prompt in zip(requests, prompts, strict=True):
-        if isinstance(prompt, Failure):
-            ready.append(prompt)
-            continue
-        try:
-            ready.append(_prepare_one(model, request, prompt, images, reduction, site, method))
-        except SteadyVLMError as error:
-            ready.append(failure_of(error))
-    return ready
+    return [
+        prompt if isinstance(prompt, Failure) else _prepare_one(model, request, prompt, images, reduction, needs, site)
+        for request, prompt in zip(requests, prompts, strict=True)
+    ]
 
 
 def failure_of(error: SteadyVLMError) -> Failure:
@@ -113,10 +122,11 @@ def failure_of(error: SteadyVLMError) -> Failure:
     return Failure(type(error).__name__, str(error))
 
 
-def _tokenize(model: VisionLanguageModel, request: Request) -> tuple[int, ...] | Failure:
+def _tokenize(model: VisionLanguageModel, request: Request, images: _Images) -> tuple[int, ...] | Failure:
+    """Return the prompt's ids, and have its pictures encoded if the whole fits the model."""
     try:
         ids = model.tokenize(request.prompt, len(request.images))
-        length = _length(model, ids, len(request.images))
+        length = len(ids) + sum(images.layout(image).visual_tokens - 1 for image in request.images)
         if length >= model.info.max_positions:
             raise SampleError(
                 f"the prompt has {length} tokens, {len(request.images)} images included, but the model reads at most "
@@ -124,62 +134,67 @@ def _tokenize(model: VisionLanguageModel, request: Request) -> tuple[int, ...] |
             )
     except SteadyVLMError as error:
         return failure_of(error)
+    for image in request.images:
+        images.want(image)
     return ids
-
-
-def _length(model: VisionLanguageModel, ids: tuple[int, ...], num_images: int) -> int:
-    return len(ids) + num_images * (model.info.visual_tokens - 1)
 
 
 class _Images:
     """The different pictures of one batch."""
 
-    def __init__(self, model: VisionLanguageModel, needs: _Needs, cache: VisionCache | None) -> None:
-        self._model, self._needs, self._cache = model, needs, cache
+    def __init__(self, model: VisionLanguageModel, needs: _Needs, scale: float, cache: VisionCache | None) -> None:
+        self._model, self._needs, self._scale, self._cache = model, needs, scale, cache
         self._keys: dict[int, str] = {}
         self._alive: list[Image] = []  # an id() is only unique while its object lives
-        self._encoded: dict[str, EncodedImage | Failure] = {}
-        self._waiting: dict[str, Tensor] = {}
-        self._projected: dict[str, Tensor] = {}
+        self._pixels: dict[str, Pixels] = {}
+        self._wanted: dict[str, Pixels] = {}
+        self._encoded: dict[str, EncodedImage] = {}
+        self._tokens: dict[str, Tensor] = {}
 
-    def add(self, images: Sequence[Image]) -> None:
-        for image in images:
-            if id(image) in self._keys:
-                continue
-            self._alive.append(image)
-            try:
-                key = _image_key(image)
-                self._keys[id(image)] = key
-                known = self._cache.get(key, self._needs) if self._cache is not None else None
-                if known is not None:
-                    self._encoded[key] = known
-                elif key not in self._waiting and key not in self._encoded:
-                    self._waiting[key] = self._model.preprocess(image)
-            except SteadyVLMError as error:
-                key = self._keys.setdefault(id(image), f"unreadable {id(image)}")
-                self._encoded[key] = failure_of(error)
+    def layout(self, image: Image) -> ImageLayout:
+        """Return how a picture is cut; raises ImageError for one that cannot be read."""
+        key = self._key(image)
+        if key not in self._encoded and key not in self._pixels:
+            known = self._cache.get(key, self._needs) if self._cache is not None else None
+            if known is not None:
+                self._encoded[key] = known
+            else:
+                self._pixels[key] = self._model.preprocess(image, scale=self._scale)
+        return self._encoded[key].layout if key in self._encoded else self._pixels[key].layout
+
+    def want(self, image: Image) -> None:
+        """Have a picture encoded whose layout is known."""
+        key = self._key(image)
+        if key not in self._encoded:
+            self._wanted[key] = self._pixels[key]
 
     def encode(self) -> None:
-        if not self._waiting:
+        if not self._wanted:
             return
-        encoded = self._model.encode(torch.cat(list(self._waiting.values())), self._needs)
-        for key, item in zip(self._waiting, encoded, strict=True):
+        encoded = self._model.encode(list(self._wanted.values()), self._needs)
+        for key, item in zip(self._wanted, encoded, strict=True):
             self._encoded[key] = item
             if self._cache is not None:
                 self._cache.put(key, self._needs, item)
 
-    def encoded(self, image: Image) -> EncodedImage | Failure:
-        return self._encoded[self._keys[id(image)]]
+    def encoded(self, image: Image) -> EncodedImage:
+        return self._encoded[self._key(image)]
 
-    def projected(self, image: Image, encoded: EncodedImage) -> Tensor:
+    def tokens(self, image: Image) -> Tensor:
         """Return all visual tokens of an unreduced picture, projected once however many questions share it."""
-        key = self._keys[id(image)]
-        if key not in self._projected:
-            self._projected[key] = self._model.project(self._model.default_rows(encoded.rows))
-        return self._projected[key]
+        key = self._key(image)
+        if key not in self._tokens:
+            self._tokens[key] = self._model.visual_tokens(self._encoded[key])
+        return self._tokens[key]
+
+    def _key(self, image: Image) -> str:
+        if id(image) not in self._keys:
+            self._keys[id(image)] = f"{_content(image)} {self._scale}"
+            self._alive.append(image)
+        return self._keys[id(image)]
 
 
-def _image_key(image: Image) -> str:
+def _content(image: Image) -> str:
     if not isinstance(image, Image):
         raise ImageError(f"expected a PIL image, got {type(image).__name__}; open the file with PIL.Image.open.")
     try:
@@ -196,36 +211,57 @@ def _prepare_one(
     token_ids: tuple[int, ...],
     images: _Images,
     reduction: Reduction | None,
+    needs: _Needs,
     site: Site | None,
-    method: str,
 ) -> Prepared | Failure:
+    layouts = tuple(images.layout(image) for image in request.images)
     features: list[Tensor] = []
-    owner: list[int] = []
-    token: list[int] = []
-    merged: list[int] = []
-    for index, image in enumerate(request.images):
-        encoded = images.encoded(image)
-        if isinstance(encoded, Failure):
-            return encoded
-        slots = _all_rows(model, encoded, index)
+    parts: list[Slots] = []
+    connected = 0
+    for index, (image, layout) in enumerate(zip(request.images, layouts, strict=True)):
         if reduction is None or site is None:
-            slots = slots.take(range(len(slots) - model.info.visual_tokens, len(slots)), None)
-            features.append(images.projected(image, encoded))
-        else:
-            signals = encoder_signals(encoded, model.info, reduction.needs, seed=request.seed, image=index)
+            features.append(images.tokens(image))
+            parts.append(Slots.of_image(index, layout.token_ids(), model.device))
+            connected += int((parts[-1].token < layout.tiles * layout.tokens_per_tile).sum())  # all but newlines
+            continue
+        encoded = images.encoded(image)
+        relevance = None
+        if Signal.TEXT_RELEVANCE in needs:
+            assert isinstance(reduction, TextAware), "a method that compares with the question names its text tower"
+            relevance = model.text_relevance(encoded, request.prompt, reduction.text_tower)
+        signals = encoder_signals(encoded, needs, seed=request.seed, image=index, relevance=relevance)
+        try:
             selection = reduction.select(signals, site)
-            check_selection(selection, encoded.rows.shape[0], method=method, ascending=False)
-            slots = slots.take(selection.keep.tolist(), selection.mix)
-            features.append(model.project(apply_selection(encoded.rows, selection)))
-        owner += [index] * len(slots)
-        token += slots.token
-        merged += slots.merged
-    together = Slots(len(request.images), tuple(owner), tuple(token), tuple(merged))
-    kept = tuple(together.records(0)) if site is not None else ()
-    return Prepared(token_ids, tuple(features), together, kept, _length(model, token_ids, len(request.images)))
+            check_selection(selection, layout.rows, method=method_name(reduction), ascending=False)
+        except SteadyVLMError as error:
+            return failure_of(error)
+        features.append(model.project(apply_selection(encoded.rows, selection)))
+        parts.append(Slots.of_image(index, layout.row_ids(), model.device).take(selection))
+        connected += layout.tiles * layout.tokens_per_tile if layout.merge > 1 else len(parts[-1])
+    slots = Slots.together(parts, model.device)
+    kept = tuple(slots.records(0)) if site is not None else ()
+    length = len(token_ids) - len(features) + len(slots)
+    positions = None
+    if model.info.position_axes > 1:
+        unreduced = model.positions(token_ids, layouts)
+        positions, length = _kept_positions(unreduced, token_ids, layouts, parts), int(unreduced.max()) + 1
+    return Prepared(token_ids, tuple(features), slots, kept, layouts, positions, length, connected)
 
 
-def _all_rows(model: VisionLanguageModel, encoded: EncodedImage, image: int) -> Slots:
-    rows = encoded.rows.shape[0]
-    first = -1 if model.info.has_cls else 0
-    return Slots(image + 1, (image,) * rows, tuple(range(first, first + rows)), (0,) * rows)
+def _kept_positions(
+    unreduced: Tensor, token_ids: Sequence[int], layouts: Sequence[ImageLayout], parts: Sequence[Slots]
+) -> Tensor:
+    """Return the rows of `unreduced` [T, 3] for the text and for the tokens that `parts` kept of each image."""
+    found: list[Tensor] = []
+    start, images = 0, iter(zip(layouts, parts, strict=True))
+    for token in token_ids:
+        if token != IMAGE_SLOT:
+            found.append(unreduced[start : start + 1])
+            start += 1
+            continue
+        layout, slots = next(images)
+        place = {number: column for column, number in enumerate(layout.token_ids())}
+        columns = torch.tensor([start + place[number] for number in slots.token.tolist()], device=unreduced.device)
+        found.append(unreduced[columns.to(torch.int64)])
+        start += layout.visual_tokens
+    return torch.cat(found)

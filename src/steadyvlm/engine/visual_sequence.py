@@ -1,60 +1,80 @@
 """A batch of prompts inside the decoder, and the one place where a selection changes it.
 
-Hidden states, positions, token kinds and provenance are stored together; `reduce` applies one linear map to all of
-them, so they cannot drift apart. Sequences are padded on the right and each keeps as many visual tokens as its own
-selection says: surviving tokens move left in their old order with one stable sort for the whole batch.
+Hidden states, positions, token kinds and provenance are stored together; `reduce` finds the old column of every new one
+and moves all of them by it, so they cannot drift apart. Sequences are padded on the right and each keeps as many visual
+tokens as its own selection says: survivors move left with one stable sort for the whole batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from steadyvlm.errors import RunError
+from steadyvlm.engine.selections import merge_rows, merged_slots
 from steadyvlm.records import KeptTokens
 from steadyvlm.reduction.base import Selection
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Slots:
-    """Where the visual tokens of one sequence come from, in slot order.
+    """Where the visual tokens of one sequence come from, in slot order; int64 tensors [N] on the model's device.
 
     Attributes:
         num_images: images in the prompt.
         image: image index of each slot.
-        token: raster index inside its image; -1 for a CLS row.
+        token: number inside its image, as `ImageLayout` counts.
         merged: extra tokens merged into each slot.
     """
 
     num_images: int
-    image: tuple[int, ...]
-    token: tuple[int, ...]
-    merged: tuple[int, ...]
+    image: Tensor
+    token: Tensor
+    merged: Tensor
+
+    @classmethod
+    def of_image(cls, index: int, tokens: Sequence[int], device: torch.device) -> Slots:
+        """Return untouched slots of one image."""
+        token = torch.tensor(tokens, dtype=torch.int64, device=device)
+        return cls(index + 1, torch.full_like(token, index), token, torch.zeros_like(token))
+
+    @classmethod
+    def together(cls, parts: Sequence[Slots], device: torch.device) -> Slots:
+        """Return the slots of all images of a prompt, one after the other."""
+        none = cls.of_image(-1, (), device)
+        columns = zip(*((part.image, part.token, part.merged) for part in (none, *parts)), strict=True)
+        return cls(len(parts), *(torch.cat(column) for column in columns))
 
     def __len__(self) -> int:
         """Return the number of visual tokens."""
-        return len(self.image)
+        return self.image.shape[0]
 
-    def take(self, keep: Sequence[int], mix: Tensor | None) -> Slots:
-        """Return the slots a selection leaves; `mix` [K, N] adds what it merges to the counts."""
-        merged = [self.merged[i] for i in keep]
-        if mix is not None:
-            weights = torch.tensor([count + 1 for count in self.merged], dtype=torch.float32)
-            merged = [max(0, round(total) - 1) for total in ((mix.cpu() != 0).float() @ weights).tolist()]
-        return Slots(
-            self.num_images, tuple(self.image[i] for i in keep), tuple(self.token[i] for i in keep), tuple(merged)
-        )
+    def take(self, selection: Selection) -> Slots:
+        """Return the slots a selection leaves; what its `mix` merges is added to the counts."""
+        keep = selection.keep.to(self.image.device)
+        merged, mixed = self.merged[keep], merged_slots(selection)
+        if selection.mix is not None and mixed.numel():
+            parts = (selection.mix[mixed] != 0).to(keep.device, torch.float32) @ (self.merged + 1).to(torch.float32)
+            merged[mixed.to(keep.device)] = (parts.round().to(torch.int64) - 1).clamp_min(0)
+        return Slots(self.num_images, self.image[keep], self.token[keep], merged)
+
+    def grouped(self, selection: Selection) -> Selection:
+        """Return the same selection with the slots of each image together, images in prompt order."""
+        owners = self.image[selection.keep.to(self.image.device)]
+        if self.num_images < 2 or bool((owners[1:] >= owners[:-1]).all()):
+            return selection
+        order = owners.argsort(stable=True).to(selection.keep.device)
+        return Selection(selection.keep[order], None if selection.mix is None else selection.mix[order])
 
     def records(self, layer: int) -> list[KeptTokens]:
         """Return one record per image of what is processed from `layer` on."""
         found = []
         for image in range(self.num_images):
-            mine = [slot for slot, owner in enumerate(self.image) if owner == image]
-            merged = tuple(self.merged[slot] for slot in mine)
-            found.append(KeptTokens(layer, image, tuple(self.token[s] for s in mine), merged if any(merged) else ()))
+            mine = self.image == image
+            merged = tuple(self.merged[mine].tolist())
+            found.append(KeptTokens(layer, image, tuple(self.token[mine].tolist()), merged if any(merged) else ()))
         return found
 
 
@@ -64,19 +84,25 @@ class VisualSequence:
 
     Attributes:
         hidden: [B, T, D] hidden states; columns past a sequence's length hold finite leftovers.
-        positions: [B, T] int64 positions the rotary angles are made from.
+        positions: [B, T] or [B, T, 3] int64 positions the rotary angles are made from.
         visual: [B, T] bool, True at visual tokens (never at padding).
+        question: [B, T] bool, True at the text after the last image, or at all text when none follows it.
         lengths: tokens of each sequence.
         next_positions: position of the first answer token of each sequence.
         slots: provenance of each sequence's visual tokens.
+        originals: visual tokens of each unreduced prompt.
+        raters: [B, T] bool, True at the question's tokens that rate the visual ones; None unless asked for.
     """
 
     hidden: Tensor
     positions: Tensor
     visual: Tensor
+    question: Tensor
     lengths: list[int]
     next_positions: list[int]
     slots: list[Slots]
+    originals: list[int]
+    raters: Tensor | None = None
     _owners: Tensor = field(init=False)
     _columns: Tensor = field(init=False)
 
@@ -90,101 +116,99 @@ class VisualSequence:
 
     def valid(self) -> Tensor:
         """Return [B, T] bool, False at padding."""
-        return _before(self.lengths, self.positions)
+        return _before(self.lengths, self.visual)
 
     def last(self, rows: Tensor) -> Tensor:
         """Return the rows [B, 1, …] of [B, T, …] at the last token of each sequence."""
         ends = torch.tensor(self.lengths, device=rows.device) - 1
         return rows[torch.arange(rows.shape[0], device=rows.device), ends].unsqueeze(1)
 
+    def visual_rows(self, rows: Tensor) -> list[Tensor]:
+        """Split [B, T, …] into each sequence's [N, …], visual tokens only, in slot order; always copies."""
+        return list(rows[self._owners, self._columns].split_with_sizes(self.counts))
+
     def visual_columns(self, rows: Tensor) -> list[Tensor]:
         """Split [B, H, T] into each sequence's [H, N], visual tokens only, in slot order."""
-        picked = rows[self._owners, :, self._columns]
-        return [part.T for part in picked.split_with_sizes(self.counts)]
+        return [part.T for part in self.visual_rows(rows.transpose(1, 2))]
+
+    def question_rows(self, rows: Tensor) -> list[Tensor]:
+        """Split [B, T, …] into each sequence's [Q, …], question tokens only."""
+        return list(rows[self.question].split_with_sizes(self.question.sum(dim=1).tolist()))
+
+    def rater_columns(self) -> tuple[Tensor, list[int]]:
+        """Return the columns [B, Q] of each sequence's raters, padded with column 0, and how many are meant."""
+        assert self.raters is not None, "raters are chosen before the first layer"
+        counts = self.raters.sum(dim=1)
+        sizes: list[int] = counts.tolist()
+        columns = (~self.raters).to(torch.uint8).argsort(dim=1, stable=True)[:, : max(sizes)]
+        return columns.masked_fill(torch.arange(max(sizes), device=counts.device) >= counts[:, None], 0), sizes
 
     def reduce(self, selections: Sequence[Selection | None], *, compact: bool) -> VisualSequence:
         """Return the batch after one selection per sequence (None keeps everything).
 
         Args:
-            selections: `keep` counts the sequence's visual tokens and is strictly ascending.
-            compact: number the survivors 0, 1, 2, …; otherwise they keep their positions and gaps stay.
+            selections: `keep` counts the sequence's visual tokens; the slots of one image stay at that image's place,
+                in the order of `keep`.
+            compact: number the survivors 0, 1, 2, …; otherwise they keep their positions and gaps stay. Positions with
+                three axes are places on a grid, which has no gapless numbering, so there survivors always keep theirs.
         """
-        keeps = [
-            list(range(len(slots))) if chosen is None else chosen.keep.tolist()
-            for chosen, slots in zip(selections, self.slots, strict=True)
+        if all(chosen is None for chosen in selections):
+            return self
+        compact = compact and self.positions.dim() == 2
+        chosen = [
+            None if given is None else slots.grouped(given) for given, slots in zip(selections, self.slots, strict=True)
         ]
-        order, lengths = self._survivors(keeps)
+        order, lengths = self._order(chosen)
         batch = torch.arange(order.shape[0], device=order.device)[:, None]
-        hidden = self.hidden[batch, order]
-        visual = self.visual[batch, order]
-        visual &= _before(lengths, order)
-        if any(chosen is not None and chosen.mix is not None for chosen in selections):
-            hidden[visual] = self._mixed(selections)
         columns = torch.arange(order.shape[1], device=order.device).expand_as(order)
-        return VisualSequence(
-            hidden=hidden,
+        reduced = replace(
+            self,
+            hidden=self.hidden[batch, order],
             positions=columns if compact else self.positions[batch, order],
-            visual=visual,
+            visual=self.visual[batch, order] & _before(lengths, order),
+            question=self.question[batch, order] & _before(lengths, order),
             lengths=lengths,
             next_positions=list(lengths) if compact else self.next_positions,
             slots=[
-                slots if chosen is None else slots.take(keep, chosen.mix)
-                for slots, keep, chosen in zip(self.slots, keeps, selections, strict=True)
+                slots if taken is None else slots.take(taken) for slots, taken in zip(self.slots, chosen, strict=True)
             ],
+            raters=None if self.raters is None else self.raters[batch, order] & _before(lengths, order),
         )
+        if any(taken is not None and taken.mix is not None for taken in chosen):
+            reduced._merge(self.visual_rows(self.hidden), chosen)
+        return reduced
 
-    def _survivors(self, keeps: Sequence[Sequence[int]]) -> tuple[Tensor, list[int]]:
+    def _order(self, selections: Sequence[Selection | None]) -> tuple[Tensor, list[int]]:
         """Return the old column of every new column [B, T'] and the new lengths."""
-        device = self.hidden.device
-        starts = [0]
-        for count in self.counts:
-            starts.append(starts[-1] + count)
-        flat = [start + index for start, keep in zip(starts, keeps, strict=False) for index in keep]
-        picked = torch.tensor(flat, dtype=torch.int64, device=device)
+        device, counts = self.hidden.device, self.counts
+        keeps = [
+            torch.arange(count, device=device) if taken is None else taken.keep.to(device)
+            for taken, count in zip(selections, counts, strict=True)
+        ]
+        starts = torch.tensor([0, *counts[:-1]]).cumsum(0).tolist()
+        picked = torch.cat([keep + start for keep, start in zip(keeps, starts, strict=True)])
         alive = self.valid() & ~self.visual
         alive[self._owners[picked], self._columns[picked]] = True
         lengths = [
-            length - count + len(keep) for length, count, keep in zip(self.lengths, self.counts, keeps, strict=True)
+            length - count + keep.shape[0] for length, count, keep in zip(self.lengths, counts, keeps, strict=True)
         ]
-        order = (~alive).to(torch.uint8).argsort(dim=1, stable=True)
-        return order[:, : max(lengths)], lengths
+        order = (~alive).to(torch.uint8).argsort(dim=1, stable=True)[:, : max(lengths)]
+        places = self.visual.gather(1, order) & _before(lengths, order)
+        order[places] = self._columns[picked]  # the same columns, in the order of the slots
+        return order, lengths
 
-    def _mixed(self, selections: Sequence[Selection | None]) -> Tensor:
-        """Return the new hidden rows of all visual slots, sequence after sequence; sums run in float32."""
-        rows = self.hidden[self._owners, self._columns].split_with_sizes(self.counts)
-        return torch.cat([apply_selection(part, chosen) for part, chosen in zip(rows, selections, strict=True)])
+    def _merge(self, before: Sequence[Tensor], selections: Sequence[Selection | None]) -> None:
+        """Write into `hidden` the slots that are sums; all others were moved here bit by bit."""
+        start = 0
+        for rows, taken, count in zip(before, selections, self.counts, strict=True):
+            mixed = None if taken is None else merged_slots(taken)
+            if taken is not None and mixed is not None and mixed.numel():
+                flat = mixed.to(self.hidden.device) + start
+                self.hidden[self._owners[flat], self._columns[flat]] = merge_rows(rows, taken, mixed)
+            start += count
 
 
 def _before(lengths: Sequence[int], like: Tensor) -> Tensor:
     """Return a bool mask shaped as `like` [B, T], True in the first `lengths[b]` columns."""
     ends = torch.tensor(lengths, device=like.device)[:, None]
     return torch.arange(like.shape[1], device=like.device) < ends
-
-
-def apply_selection(rows: Tensor, selection: Selection | None) -> Tensor:
-    """Return the [K, D] slots of [R, D] rows: `mix @ rows` in float32, or just the kept rows."""
-    if selection is None:
-        return rows
-    if selection.mix is None:
-        return rows[selection.keep.to(rows.device)]
-    return (selection.mix.to(rows.device, torch.float32) @ rows.to(torch.float32)).to(rows.dtype)
-
-
-def check_selection(selection: Selection, rows: int, *, method: str, ascending: bool) -> None:
-    """Refuse a selection that does not fit the rows it was made from.
-
-    Raises:
-        RunError: naming the method, what it returned and what was expected.
-    """
-    keep, mix = selection.keep, selection.mix
-    problem = ""
-    if keep.dim() != 1 or keep.dtype != torch.int64:
-        problem = f"keep of shape {tuple(keep.shape)} and {keep.dtype}, expected one dimension of int64"
-    elif keep.numel() and not (int(keep.min()) >= 0 and int(keep.max()) < rows):
-        problem = f"keep between {int(keep.min())} and {int(keep.max())}, but there are {rows} rows"
-    elif ascending and keep.numel() > 1 and not bool((keep[1:] > keep[:-1]).all()):
-        problem = "keep out of order, but inside the decoder it must be strictly ascending"
-    elif mix is not None and tuple(mix.shape) != (keep.numel(), rows):
-        problem = f"mix of shape {tuple(mix.shape)}, expected {(keep.numel(), rows)}"
-    if problem:
-        raise RunError(f"reduction '{method}' returned {problem}. This is a mistake in the method's `select`.")

@@ -70,7 +70,8 @@ class Pixels:
     """One picture, ready for the vision encoder.
 
     Attributes:
-        values: float32 on the CPU; [P, 3, height, width] tiles, or the flat patches [S, D] of a native-resolution tower.
+        values: float32 on the CPU; [P, 3, height, width] tiles, or the flat patches [S, D] of a native-resolution
+            tower.
         layout: how it is cut; known before the encoder runs, so prompt lengths are too.
     """
 

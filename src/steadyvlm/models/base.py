@@ -175,7 +175,7 @@ class HuggingFaceModel(ABC):
 
     def linears(self, parts: Sequence[str] = ("language",)) -> dict[str, nn.Linear]:
         """Return the linears of `parts` that take part in an answer, by their path inside `module`."""
-        prefixes: dict[str, tuple[str, ...]] = {**self._linear_prefixes()}
+        prefixes: Mapping[Any, tuple[str, ...]] = self._linear_prefixes()
         wanted = tuple(prefix for part in parts for prefix in prefixes[part])
         return {
             path: module

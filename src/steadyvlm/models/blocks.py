@@ -1,7 +1,7 @@
 """A Llama-shaped decoder layer, cut where the engine needs to look.
 
-Llama, Mistral and Qwen2 decoder layers in transformers have the same parts under the same names, so one view serves all.
-The view holds references, never copies: it is made anew for every batch and sees linears a quantiser has put in place.
+Llama, Mistral and Qwen2 decoder layers in transformers have the same parts under the same names, so one view serves
+all. It holds references, never copies: made anew for every batch, it sees linears a quantiser has put in place.
 
 What a linear has just returned belongs to nobody else, so sums and products are written into it: on a CPU fresh memory
 costs more than the arithmetic.

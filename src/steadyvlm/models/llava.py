@@ -97,7 +97,7 @@ class Llava(HuggingFaceModel):
         from steadyvlm.models.clip_text import relevance
 
         layout = encoded.layout
-        patches = encoded.rows.unflatten(0, (layout.tiles, -1))[:, 1:].flatten(0, 1)
+        patches = encoded.rows.view(layout.tiles, -1, encoded.rows.shape[-1])[:, 1:].flatten(0, 1)
         return relevance(text_tower, self._folder, self._module.model.vision_tower, patches, question)
 
     def project(self, rows: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class Llava(HuggingFaceModel):
 
 
 def nearest_side(grid: int, scale: float) -> int:
-    """Return the side whose square is nearest to `scale` of `grid` squared; the smaller of two equally near, at least 1.
+    """Return the side, at least 1, whose square is nearest to `scale` of `grid` squared; the smaller of two equally near.
 
     >>> [nearest_side(24, scale) for scale in (1.0, 0.5, 64 / 576, 0.0001)]
     [24, 17, 8, 1]

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,9 +25,9 @@ from steadyvlm.reduction.layout import ImageLayout
 class Signal(StrEnum):
     """What a method may ask the engine for. Every signal is float32, on the model's device.
 
-    Encoder signals describe one image. With P tiles (LLaVA-NeXT) rows and tokens of all tiles stand one after the other:
-    R and N below are then P times those of one tile, and `Signals.tiles()` cuts them apart. Where a tower has no CLS
-    row or merges patches (Qwen), "row" and "token" mean the merged token.
+    Encoder signals describe one image. With P tiles (LLaVA-NeXT) rows and tokens of all tiles stand one after the
+    other: R and N below are then P times those of one tile, and `Signals.tiles()` cuts them apart. Where a tower has no
+    CLS row or merges patches (Qwen), "row" and "token" mean the merged token.
     """
 
     ENCODER_ROWS = "encoder_rows"
@@ -62,9 +62,10 @@ class Signal(StrEnum):
     """[Q, N] rotary similarity of the same pairs: rotated ones at the one position times rotated ones at the other,
     summed over the head width and scaled like attention (SparseVLM+)."""
     HIDDEN = "hidden"
-    """[N, D] hidden states of the visual tokens as they enter layer `site.layer` (layer 0: the projected embeddings)."""
+    """[N, D] hidden states of the visual tokens as they enter layer `site.layer` (0: the projected embeddings)."""
     TEXT_HIDDEN = "text_hidden"
-    """[T, D] hidden states, at the same place, of the text tokens after the last image."""
+    """[T, D] hidden states, at the same place, of the text tokens after the last image; of all text tokens when the
+    prompt ends with an image."""
     ATTENTION_OUTPUT = "attention_output"
     """[N, D] output of the attention of layer `site.layer - 1` after its output projection, before the residual sum."""
 
@@ -153,10 +154,11 @@ class Signals:
                 axis = 0 if signal in _ROWS else -1
                 cut[signal.value] = list(value.tensor_split(count, dim=axis))
         one, size = self.layout.tile(), self.num_tokens // count
-        return [
-            Signals(size, self.has_cls, self.seed, one, **{name: parts[tile] for name, parts in cut.items()})
-            for tile in range(count)
-        ]
+        found = []
+        for tile in range(count):
+            values: dict[str, Any] = {name: parts[tile] for name, parts in cut.items()}
+            found.append(Signals(size, self.has_cls, self.seed, one, **values))
+        return found
 
     @property
     def device(self) -> torch.device:
@@ -235,7 +237,8 @@ class Rating(Protocol):
 
         Args:
             visual: [N, D] float32 decoder input embeddings of the visual tokens.
-            text: [T, D] float32 of the text tokens after the last image, T >= 1.
+            text: [T, D] float32 of the text tokens after the last image, T >= 1; of all text tokens when the prompt
+                ends with an image.
         """
 
 
