@@ -137,9 +137,9 @@ class Cost:
         generated_tokens: tokens produced, the end token included.
         visual_tokens_per_layer: visual tokens each decoder layer really processed in prefill.
         cache_bytes: bytes of keys and values held for this sample when it stopped.
-        text_tokens: prompt tokens that are not visual; each decoder layer processed these and its visual ones.
         image_grids: (tiles, height, width) of each encoded picture, in patches of the vision tower before any merging.
         connector_tokens: rows that went through the connector between tower and decoder.
+        text_tokens: prompt tokens that are not visual; each decoder layer processed these and its visual ones.
 
     The last three are 0 or empty in records written before they were kept.
     """
@@ -149,9 +149,9 @@ class Cost:
     generated_tokens: int
     visual_tokens_per_layer: tuple[int, ...]
     cache_bytes: int
-    text_tokens: int = 0
     image_grids: tuple[tuple[int, int, int], ...] = ()
     connector_tokens: int = 0
+    text_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,9 +75,9 @@ class Answer:
             generated_tokens=len(self.token_ids),
             visual_tokens_per_layer=tuple(visual),
             cache_bytes=(sum(tokens) + answered * len(tokens)) * token_bytes,
-            text_tokens=self.prompt.text_tokens,
             image_grids=tuple((item.tiles, *item.patch_grid) for item in self.prompt.layouts),
             connector_tokens=self.prompt.connector_tokens,
+            text_tokens=self.prompt.text_tokens,
         )
         assert self.reason is not None, "an unfinished answer has no record"
         margin = self.top[0].logprob - self.top[1].logprob

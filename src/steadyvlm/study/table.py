@@ -60,6 +60,9 @@ _COST = (
     ("generated_tokens", pa.int32()),
     ("visual_tokens_per_layer", _INTS),
     ("cache_bytes", pa.int64()),
+    ("image_grids", pa.list_(_INTS)),
+    ("connector_tokens", pa.int32()),
+    ("text_tokens", pa.int32()),
 )
 _CELL = (("arm", pa.string()), ("recipe", pa.string()), ("cell", pa.string()))
 _FAILURE = (("failure_kind", pa.string()), ("failure_message", pa.string()))
@@ -128,7 +131,8 @@ def _prediction(row: Mapping[str, Any]) -> Prediction:
     value = {name: row[name] for name, _ in _PLAIN}
     if row["token_ids"] is not None:
         value["generation"] = {name: row[name] for name, _ in _GENERATION}
-        value["generation"] |= {"text": row["text"], "cost": {name: row[name] for name, _ in _COST}}
+        known = {name: row[name] for name, _ in _COST if name in row}  # older tables lack what is counted since
+        value["generation"] |= {"text": row["text"], "cost": known}
     if row["failure_kind"] is not None:
         value["failure"] = {"kind": row["failure_kind"], "message": row["failure_message"]}
     return Prediction.from_json(value)
