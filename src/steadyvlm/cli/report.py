@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from steadyvlm.errors import UsageError
+
 if TYPE_CHECKING:
     from steadyvlm.study.result import StudyResult
 
@@ -23,7 +25,7 @@ def report(folder: Path, html_path: Path | None, correct_threshold: float | None
     """Print the summary of the study in FOLDER and write its report.
 
     No model runs and no torch is needed. A study that is still running can be looked at: arms that are not complete
-    are named and left out.
+    are named and left out. The folder of a suite gets a page for each model and one over all of them.
 
     \b
     Examples:
@@ -31,8 +33,17 @@ def report(folder: Path, html_path: Path | None, correct_threshold: float | None
       steadyvlm report runs/pocket-demo --html pocket.html
     """
     from steadyvlm.cli.output import existing_study
+    from steadyvlm.cli.suite import is_suite, publish_suite, read_manifest
     from steadyvlm.study.result import read_result
 
+    if is_suite(folder):
+        if html_path is not None:
+            raise UsageError("a suite writes a page for each model and one over all; --html cannot name a single one.")
+        for one in read_manifest(folder)[1]:
+            result = read_result(existing_study(one))
+            publish(result, one / "report.html", correct_threshold=correct_threshold, images=images)
+        publish_suite(folder, correct_threshold=correct_threshold)
+        return
     result = read_result(existing_study(folder))
     publish(result, html_path or folder / "report.html", correct_threshold=correct_threshold, images=images)
 

@@ -13,6 +13,7 @@ from steadyvlm.errors import SteadyVLMError, StoreError
 if TYPE_CHECKING:
     from steadyvlm.study.backends import Loader
     from steadyvlm.study.plan import Study
+    from steadyvlm.study.suite import Suite
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -25,13 +26,15 @@ def run(study: str, folder: Path | None, retry_failures: bool) -> None:
     """Run STUDY, a YAML file or the name of a shipped study, and write its report.
 
     Every answer is kept in the folder as it comes. Stop a study at any moment; the same command goes on where it
-    stopped. What is complete is not computed again.
+    stopped. What is complete is not computed again. A study of several models gets a folder and a report for each,
+    and one page over all of them.
 
     \b
     Examples:
       steadyvlm run study.yaml
       steadyvlm run study.yaml --folder /data/runs/study
       steadyvlm run pocket-demo
+      steadyvlm run pocket-reductions
 
     \b
     A study file:
@@ -46,10 +49,37 @@ def run(study: str, folder: Path | None, retry_failures: bool) -> None:
         - name: fastv-50
           recipe: fastv(layer=3, keep_ratio=0.5)
     """
-    from steadyvlm.study.plan import Study
+    from steadyvlm.study.suite import Suite
 
-    plan = Study.from_yaml(study)
-    run_study(plan, folder or Path("runs") / plan.name, retry_failures=retry_failures)
+    suite = Suite.from_yaml(study)
+    root = folder or Path("runs") / suite.name
+    if suite.is_single:
+        run_study(suite.studies[0], root, retry_failures=retry_failures)
+    else:
+        run_suite(suite, root, retry_failures=retry_failures)
+
+
+def run_suite(suite: Suite, root: Path, *, loader: Loader | None = None, retry_failures: bool = False) -> None:
+    """Run the studies of a suite one after the other, each in its folder, and write a page over all of them.
+
+    Raises:
+        SteadyVLMError: what the first failing study raised, after the others have run.
+    """
+    from steadyvlm.cli.suite import publish_suite, write_manifest
+
+    folders = suite.folders(root)
+    write_manifest(suite.name, root, folders)
+    errors = []
+    for study, folder in zip(suite.studies, folders, strict=True):
+        try:
+            run_study(study, folder, loader=loader, retry_failures=retry_failures)
+        except SteadyVLMError as error:
+            errors.append((study.name, error))
+            click.echo(f"{study.name}: {error} The other models go on.", err=True)
+    publish_suite(root)
+    if errors:
+        name, first = errors[0]
+        raise type(first)(f"{name}: {first}") from first
 
 
 def run_study(

@@ -17,9 +17,16 @@ def status(folder: Path) -> None:
       steadyvlm status runs/pocket-demo
     """
     from steadyvlm.cli.output import existing_study
+    from steadyvlm.cli.suite import is_suite, read_manifest
+
+    for one in read_manifest(folder)[1] if is_suite(folder) else [folder]:
+        _show(existing_study(one), folder)
+
+
+def _show(folder: Path, root: Path) -> None:
     from steadyvlm.study.store import ResultStore
 
-    store = ResultStore(existing_study(folder))
+    store = ResultStore(folder)
     name, cells = store.manifest().name, store.status()
     width = max(len(f"{cell.entry.arm} on {cell.entry.task}") for cell in cells)
     for cell in cells:
@@ -31,4 +38,4 @@ def status(folder: Path) -> None:
     done, total = sum(cell.done for cell in cells), sum(cell.entry.samples for cell in cells)
     click.echo(f"Study {name}: {complete} of {len(cells)} cells complete, {done:,} of {total:,} samples.")
     if complete < len(cells):
-        click.echo(f"Complete it with: steadyvlm run STUDY --folder {folder}")
+        click.echo(f"Complete it with: steadyvlm run STUDY --folder {root}")
