@@ -46,7 +46,7 @@ def density_peaks(rows: Tensor, count: int, *, jitter: Tensor | None = None) -> 
         count: clusters, 1 to m.
         jitter: [m] added to the densities; None adds nothing.
 
-    >>> rows = torch.tensor([[0.0], [0.1], [0.2], [1.0], [1.1], [1.2]])
+    >>> rows = torch.tensor([[0.0], [0.125], [0.25], [1.0], [1.125], [1.25]])
     >>> density_peaks(rows, 3)  # the middle of either crowd, then the first of what is left
     Clusters(centres=tensor([1, 4, 0]), labels=tensor([2, 0, 0, 1, 1, 1]))
     """
