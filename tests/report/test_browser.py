@@ -190,7 +190,7 @@ def test_tokens_are_drawn_where_they_were_dropped(show: Callable[..., View], pat
     )
     assert set(drawn) == set(range(144)) - kept
     assert card.locator(".merged").count() == 8
-    assert "after the encoder: 40 of 144 tokens" in card.locator(".caption").inner_text()
+    assert "layer 0: 40 of 144 tokens, with CLS; outlined" in card.locator(".caption").inner_text()
     eye = card.locator("tr", has_text=arm.name).locator(".eye")
     eye.click()
     assert card.locator(".dropped").count() == 0

@@ -9,15 +9,20 @@ import pytest
 from PIL import Image
 
 from steadyvlm.errors import ImageError
-from steadyvlm.records import KeptTokens, Prediction
+from steadyvlm.records import Cost, Generation, KeptTokens, Prediction
 from steadyvlm.report.data import ReportData
-from steadyvlm.report.gallery import KINDS, gallery, grid_side, margin
+from steadyvlm.report.gallery import KINDS, gallery, margin
 from steadyvlm.report.pictures import MAX_SIDE, PictureBook, embed
 from steadyvlm.stability import FLIP_KINDS
 
 
 def total(page: dict[str, Any], run: str, kind: str) -> int:
     return sum(number for _, _, name, number in page["counts"][run] if name == kind)
+
+
+def with_cost(prediction: Prediction, cost: Cost) -> Prediction:
+    generation = Generation(prediction.text, (2,), "eos", (), 1.0, (), cost)
+    return replace(prediction, image_sha256=("picture",), generation=generation)
 
 
 def bits(mask: str) -> set[int]:
@@ -87,16 +92,18 @@ def test_kept_tokens_travel_exactly(demo: ReportData) -> None:
     zipped = next(arm for arm in demo.arms if arm.name.startswith("visionzip"))
     by_id = {prediction.sample_id: prediction for prediction in zipped.predictions}
     place = 1 + [arm.name for arm in demo.arms].index(zipped.name)
-    for item in gallery(demo, images=False, limit=4)["items"]:
+    for item in gallery(demo, limit=4)["items"]:
         answer = item["answers"][place]
         generation = by_id[item["id"]].generation
         if generation is None:
             continue
         site, kept = answer["kept"][0], generation.kept[0]
-        assert (item["grid"], site["layer"], site["slots"]) == (12, 0, 40)
-        assert bits(site["kept"]) == {index for index in kept.indices if index >= 0}
-        merged = {i for i, extra in zip(kept.indices, kept.merged, strict=True) if extra}
-        assert bits(site["merged"]) == merged
+        assert item["panels"] == [{"name": "", "rows": 12, "columns": 12, "box": [0.0, 0.0, 1.0, 1.0]}]
+        assert "panels" not in answer
+        assert (site["caption"], site["beside"]) == ("layer 0: 40 of 144", "CLS")
+        assert bits(site["cells"][0]["kept"]) == {index for index in kept.indices if index >= 0}
+        merged = [pair for pair in zip(kept.indices, kept.merged, strict=True) if pair[1]]
+        assert site["cells"][0]["merged"] == [value for pair in sorted(merged) for value in pair]
 
 
 def test_indices_outside_the_grid_are_ignored(demo: ReportData) -> None:
@@ -106,28 +113,34 @@ def test_indices_outside_the_grid_are_ignored(demo: ReportData) -> None:
     arm = demo.accelerated[-1]
     changed = next(flip for flip in arm.comparison.flips)
     rows = [replace(odd, sample_id=changed.key[1]) if p.key == changed.key else p for p in arm.predictions]
-    page = gallery(replace(demo, arms=[replace(arm, predictions=rows)]), images=False)
+    page = gallery(replace(demo, arms=[replace(arm, predictions=rows)]), limit=400)
     item = next(item for item in page["items"] if item["id"] == changed.key[1])
-    assert bits(item["answers"][1]["kept"][0]["kept"]) == {5}
+    assert bits(item["answers"][1]["kept"][0]["cells"][0]["kept"]) == {5}
 
 
-@pytest.mark.parametrize(
-    ("tokens", "images", "side"),
-    [((144, 72), 1, 12), ((576,), 1, 24), ((145,), 1, None), ((1,), 1, None), ((), 1, None), ((144,), 2, None)],
-)
-def test_a_grid_needs_one_picture_and_a_square_number(
-    demo: ReportData, tokens: tuple[int, ...], images: int, side: int | None
+def test_a_method_that_shrinks_the_picture_has_its_own_panels(made: Callable[..., ReportData]) -> None:
+    data = replace(made(["yes"], {"small": ["no"]}), image=lambda item: png(90, 60))
+    original = with_cost(data.original[0], Cost(1.0, 90, 1, (54,), 1, ((1, 12, 18),)))
+    small = with_cost(data.arms[0].predictions[0], Cost(1.0, 60, 1, (24,), 1, ((1, 8, 12),)))
+    data = replace(data, original=[original], arms=[replace(data.arms[0], predictions=[small])])
+    item = gallery(data)["items"][0]
+    assert [(panel["rows"], panel["columns"]) for panel in item["panels"]] == [(6, 9)]
+    assert [(panel["rows"], panel["columns"]) for panel in item["answers"][1]["panels"]] == [(4, 6)]
+
+
+def test_without_its_picture_nothing_is_placed(demo: ReportData) -> None:
+    item = gallery(demo, images=False, limit=1)["items"][0]
+    assert item["panels"] is None
+    assert all("kept" not in answer for answer in item["answers"] if answer)
+
+
+def test_a_log_without_generations_has_no_margin_and_no_panels(
+    prediction: Callable[..., Prediction], made: Callable[..., ReportData]
 ) -> None:
-    first = demo.original[0]
-    assert first.generation is not None
-    cost = replace(first.generation.cost, visual_tokens_per_layer=tokens)
-    changed = replace(first, image_sha256=("x",) * images, generation=replace(first.generation, cost=cost))
-    assert grid_side(changed) == side
-
-
-def test_a_log_without_generations_has_no_margin_and_no_grid(prediction: Callable[..., Prediction]) -> None:
-    assert margin(prediction(0)) == float("-inf")
-    assert grid_side(prediction(0)) is None
+    bare = prediction(0)
+    assert margin(bare) == float("-inf")
+    page = gallery(replace(made(["yes"], {"fast": ["no"]}), image=lambda item: png(20, 20)))
+    assert [item["panels"] for item in page["items"]] == [None]
 
 
 def test_text_only_pages_hold_more_samples(made: Callable[..., ReportData]) -> None:

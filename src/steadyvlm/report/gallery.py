@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from steadyvlm.records import UNPARSED, Generation, KeptTokens, Prediction
+from steadyvlm.records import UNPARSED, Generation, Prediction
 from steadyvlm.report.data import CONTROL, ORIGINAL, ArmReport, ReportData, no_image
 from steadyvlm.report.families import family_name
-from steadyvlm.report.pictures import PictureBook
+from steadyvlm.report.pictures import Picture, PictureBook
 from steadyvlm.report.text import label, visible
+from steadyvlm.report.token_json import panels_json, stage_json
+from steadyvlm.report.token_map import stages
+from steadyvlm.report.token_places import Placed, places
 from steadyvlm.stability import FLIP_KINDS
 from steadyvlm.stability.pairing import Key
 
@@ -65,7 +69,8 @@ def gallery(data: ReportData, *, images: bool = True, limit: int | None = None) 
     items = []
     for key in chosen:
         picture = book.place(original[key]) if illustrated else None
-        items.append(_item(original[key], runs, families[key], picture))
+        shown = None if picture is None else book.pictures[picture]
+        items.append(_item(original[key], runs, families[key], picture, partial(_placed, data, shown)))
     return {
         "runs": [
             {"name": label(name), "control": name == CONTROL} for name in (ORIGINAL, *(arm.name for arm in data.arms))
@@ -76,7 +81,6 @@ def gallery(data: ReportData, *, images: bool = True, limit: int | None = None) 
         "items": items,
         "pictures": [{"uri": item.uri, "w": item.width, "h": item.height} for item in book.pictures],
         "missing": {"budget": book.left_out, "unreadable": book.unreadable, "stripped": not images},
-        "area": data.patch_area,
         "limit": limit,
     }
 
@@ -86,16 +90,6 @@ def margin(prediction: Prediction) -> float:
     if prediction.generation is None or not math.isfinite(prediction.generation.margin):
         return -math.inf
     return prediction.generation.margin
-
-
-def grid_side(prediction: Prediction) -> int | None:
-    """Return g when the original saw one picture as g x g visual tokens, else None."""
-    generation = prediction.generation
-    if generation is None or len(prediction.image_sha256) != 1 or not generation.cost.visual_tokens_per_layer:
-        return None
-    tokens = generation.cost.visual_tokens_per_layer[0]
-    side = math.isqrt(max(tokens, 0))
-    return side if side > 1 and side * side == tokens else None
 
 
 def _run(arm: ArmReport, original: Mapping[Key, Prediction]) -> _Run:
@@ -156,12 +150,15 @@ def _groups_of(kind: str) -> list[str]:
     return [name for name, kinds in GROUPS.items() if kind in kinds]
 
 
-def _item(first: Prediction, runs: Sequence[_Run], family: str, picture: int | None) -> dict[str, Any]:
-    side = grid_side(first)
-    answers: list[dict[str, Any] | None] = [_answer(first, "", side)]
+def _item(
+    first: Prediction, runs: Sequence[_Run], family: str, picture: int | None, where: Callable[..., Placed | None]
+) -> dict[str, Any]:
+    placed = where(first)
+    answers: list[dict[str, Any] | None] = [_answer(first, "", placed, placed)]
     for run in runs:
         answer = run.by_key.get(first.key)
-        answers.append(None if answer is None else _answer(answer, run.kinds.get(first.key, "unchanged"), side))
+        kind = run.kinds.get(first.key, "unchanged")
+        answers.append(None if answer is None else _answer(answer, kind, placed, placed and where(answer, like=placed)))
     return {
         "id": visible(first.sample_id, _SHORT),
         "task": label(first.task),
@@ -173,14 +170,14 @@ def _item(first: Prediction, runs: Sequence[_Run], family: str, picture: int | N
         "gold": [[visible(text, _SHORT), number] for text, number in Counter(first.references).most_common()],
         "picture": picture,
         "pictures": len(first.image_sha256),
-        "grid": side,
+        "panels": placed and panels_json(placed.panels),
         "top": _candidates(first.generation),
         "answers": answers,
     }
 
 
-def _answer(prediction: Prediction, kind: str, side: int | None) -> dict[str, Any]:
-    """What one run said. `kind` is "" for the original."""
+def _answer(prediction: Prediction, kind: str, original: Placed | None, placed: Placed | None) -> dict[str, Any]:
+    """What one run said. `kind` is "" for the original; its panels are given where they are not the original's."""
     generation, failure = prediction.generation, prediction.failure
     row: dict[str, Any] = {
         "text": visible(prediction.text, _TEXT),
@@ -194,9 +191,21 @@ def _answer(prediction: Prediction, kind: str, side: int | None) -> dict[str, An
         row["margin"] = round(generation.margin, 3) if math.isfinite(generation.margin) else None
         row["first"] = _candidates(generation)[:1]
         row["cut"] = generation.stop_reason == "length"
-        if side is not None:
-            row["kept"] = [_site(site, side * side) for site in generation.kept if site.image == 0]
+        if placed is not None:
+            row["kept"] = [stage_json(stage) for stage in stages(placed.layout, generation.kept)]
+            if placed != original:
+                row["panels"] = panels_json(placed.panels)
     return row
+
+
+def _placed(
+    data: ReportData, picture: Picture | None, prediction: Prediction, *, like: Placed | None = None
+) -> Placed | None:
+    """Where the tokens of an answer lie on its picture, when there is one and the record tells."""
+    if picture is None or prediction.generation is None or len(prediction.image_sha256) != 1:
+        return None
+    size, square = (picture.width, picture.height), data.patch_area == "centre_square"
+    return places(prediction.generation.cost, size, centre_square=square, like=like)
 
 
 def _candidates(generation: Generation | None) -> list[list[Any]]:
@@ -208,23 +217,3 @@ def _candidates(generation: Generation | None) -> list[list[Any]]:
         for item in generation.top[:_CANDIDATES]
         if not math.isnan(item.logprob)
     ]
-
-
-def _site(site: KeptTokens, tokens: int) -> dict[str, Any]:
-    """Kept tokens as a hexadecimal mask (bit i of digit d is token 4 d + i), and those made by merging apart."""
-    merges = site.merged or (0,) * len(site.indices)
-    pairs = list(zip(site.indices, merges, strict=False))
-    return {
-        "layer": site.layer,
-        "slots": len(site.indices),
-        "kept": _mask([index for index, _ in pairs], tokens),
-        "merged": _mask([index for index, extra in pairs if extra > 0], tokens),
-    }
-
-
-def _mask(indices: Iterable[int], tokens: int) -> str:
-    digits = [0] * math.ceil(tokens / 4)
-    for index in indices:
-        if 0 <= index < tokens:
-            digits[index // 4] |= 1 << (index % 4)
-    return "".join(f"{digit:x}" for digit in digits)

@@ -1,17 +1,10 @@
 """One self-contained page: every number, the figures, and the samples behind them, readable offline.
 
-The page makes no request. Its content security policy forbids everything except its own style sheet and script, which
-are named by their hashes, and pictures inside the file; so even a mistake in escaping could run nothing. Text is
-escaped by Jinja, or travels as JSON that cannot end its own element and is put on the page as text, never as markup.
+How a page is kept from doing anything but show itself is in `page`.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import os
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +12,6 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from steadyvlm import __version__
-from steadyvlm.errors import RunError
 from steadyvlm.report.data import ReportData
 from steadyvlm.report.families import FEW_IN_FAMILY, HEAT_STEPS, FamilyRow, family_rows, heat, task_rows
 from steadyvlm.report.figures import Point, column_axis, interval_mark, scatter, steps
@@ -28,6 +20,7 @@ from steadyvlm.report.gallery import gallery
 from steadyvlm.report.inside import correlation_text, inside_rows, lid_points, operations_text
 from steadyvlm.report.inside_figures import disruption_scatter
 from steadyvlm.report.measures import of_difference, of_rate
+from steadyvlm.report.page import policy, safe_json, source, write_page
 from steadyvlm.report.published import published_tables
 from steadyvlm.report.summary import caveats, headline, insight, noise_rate, readings
 from steadyvlm.report.tables import ArmRow, arm_rows, original_row, samples_link
@@ -50,20 +43,13 @@ def write_html(data: ReportData, path: str | Path, *, images: bool = True, limit
 
     >>> write_html(data, "report.html")  # doctest: +SKIP
     """
-    page = render_html(data, images=images, limit=limit).encode("utf-8", "replace")
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, page)
-    except OSError as error:
-        raise RunError(f"cannot write the report to {path}: {error.strerror or error}. Choose another path.") from None
-    return path
+    return write_page(render_html(data, images=images, limit=limit), Path(path))
 
 
 def render_html(data: ReportData, *, images: bool = True, limit: int | None = None) -> str:
     """Return the page as text; arguments as in `write_html`."""
-    sources = {name: _source(name) for name in _TEMPLATES}
-    style, script = _source("report.css"), _source("gallery.js") + _source("page.js")
+    sources = {name: source(name) for name in _TEMPLATES}
+    style, script = source("report.css", "tokens.css"), source("tokens.js", "gallery.js", "page.js")
     environment = Environment(
         loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -81,8 +67,8 @@ def render_html(data: ReportData, *, images: bool = True, limit: int | None = No
     context = _context(data) | {
         "style": Markup(style),
         "script": Markup(script),
-        "policy": _policy(style, script),
-        "gallery": Markup(_safe_json(gallery(data, images=images, limit=limit))),
+        "policy": policy(style, script),
+        "gallery": Markup(safe_json(gallery(data, images=images, limit=limit))),
     }
     return environment.get_template("report.html.j2").render(context)
 
@@ -177,35 +163,3 @@ def _groups(tasks: tuple[FamilyRow, ...], families: tuple[FamilyRow, ...]) -> li
         {"name": "Families of questions", "key": "family", "rows": families},
     ]
     return [group for group in groups if group["rows"]]
-
-
-def _policy(style: str, script: str) -> str:
-    return (
-        f"default-src 'none'; img-src data:; style-src {_hash_source(style)}; script-src {_hash_source(script)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _hash_source(text: str) -> str:
-    digest = hashlib.sha256(text.encode("utf-8")).digest()
-    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
-
-
-def _safe_json(value: Any) -> str:
-    """JSON that can stand inside a script element: no character of it can begin or end markup."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _source(name: str) -> str:
-    return (files("steadyvlm.report") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _replace(path: Path, page: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(page)
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -1,4 +1,3 @@
-"use strict";
 // The samples as cards. Everything that came from outside is set as text, never as markup.
 const data = JSON.parse(document.getElementById("data").textContent);
 
@@ -13,60 +12,7 @@ Object.assign(WORDS, { unchanged: "same", changed: "Any change", other: "Other c
 const places = (place) => [...new Set(Object.values(data.counts).flatMap((rows) => rows.map((row) => row[place])))].sort();
 const SLICES = { task: places(0), family: places(1) };
 
-/** Build an element: attributes, then children; strings become text nodes. */
-function make(tag, attributes, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes || {})) {
-    if (name === "on") for (const [event, act] of Object.entries(value)) element.addEventListener(event, act);
-    else if (value === true) element.setAttribute(name, "");
-    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
-  }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
-  return element;
-}
-
-/** Text from outside, kept from reordering what stands beside it. */
-const bdi = (text, className) => make("bdi", className ? { class: className } : {}, text);
-
-function svg(tag, attributes) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  return element;
-}
-
-/** Whether token `index` is set in a hexadecimal mask. */
-const inMask = (mask, index) => (parseInt(mask[index >> 2], 16) >> (index & 3)) & 1;
-
 const share = (value) => (value >= 0.9995 ? "100" : value < 0.001 ? "<0.1" : (100 * value).toFixed(1));
-
-/** Draw what one run kept at one layer: dropped tokens are veiled, merged ones carry a dot. */
-function drawTokens(layer, item, site) {
-  layer.replaceChildren();
-  if (!site) return;
-  const picture = data.pictures[item.picture];
-  const square = data.area === "whole" ? null : Math.min(picture.w, picture.h);
-  const [w, h] = square ? [square, square] : [picture.w, picture.h];
-  const [x0, y0] = [(picture.w - w) / 2, (picture.h - h) / 2];
-  const [dx, dy] = [w / item.grid, h / item.grid];
-  layer.setAttribute("viewBox", `0 0 ${picture.w} ${picture.h}`);
-  if (w < picture.w || h < picture.h) {
-    layer.append(svg("path", { class: "unseen", "fill-rule": "evenodd",
-      d: `M0 0H${picture.w}V${picture.h}H0ZM${x0} ${y0}h${w}v${h}h${-w}Z` }));
-  }
-  for (let index = 0; index < item.grid * item.grid; index += 1) {
-    const x = x0 + (index % item.grid) * dx, y = y0 + Math.floor(index / item.grid) * dy;
-    if (!inMask(site.kept, index)) layer.append(svg("rect", { class: "dropped", x, y, width: dx, height: dy }));
-    else if (inMask(site.merged, index)) {
-      layer.append(svg("rect", { class: "merged", x: x + dx * 0.06, y: y + dy * 0.06, width: dx * 0.88, height: dy * 0.88,
-        "stroke-width": dx * 0.12 }));
-    }
-  }
-}
-
-function siteLabel(site, tokens) {
-  const place = site.layer === 0 ? "after the encoder" : `from layer ${site.layer}`;
-  return `${place}: ${site.slots} of ${tokens}`;
-}
 
 /** The picture with a choice of whose kept tokens to draw. Returns [element, show(run, siteIndex)]. */
 function pictureColumn(item, onShow) {
@@ -77,33 +23,41 @@ function pictureColumn(item, onShow) {
   }
   const picture = data.pictures[item.picture];
   const small = Math.max(picture.w, picture.h) <= 160;
-  const image = make("img", { src: picture.uri, alt: "The picture this question is about", class: small ? "small" : null,
-    loading: "lazy", decoding: "async", width: picture.w, height: picture.h });
-  const layer = svg("svg", { class: "tokens", "aria-hidden": "true" });
   const caption = make("p", { class: "caption" });
   const sites = make("div", { class: "sites", role: "group", "aria-label": "Kept tokens by layer" });
-  const frame = make("div", { class: "frame" }, image, layer);
-  if (item.pictures > 1) frame.append(make("span", { class: "several" }, `first of ${item.pictures} pictures`));
+  const frames = make("div", { class: "frames" });
+
+  /** One frame for each panel of tokens, all on the same picture. */
+  function frame(panels, site) {
+    frames.replaceChildren(...(panels || [null]).map((panel, place) => {
+      const image = make("img", { src: picture.uri, alt: place ? "" : "The picture this question is about",
+        class: small ? "small" : null, loading: "lazy", decoding: "async", width: picture.w, height: picture.h });
+      const layer = svg("svg", { class: "tokens", "aria-hidden": "true" });
+      if (panel) drawTokens(layer, picture, panel, site && site.cells[place]);
+      const name = panel && panel.name ? make("span", { class: "several" }, panel.name) : null;
+      const several = item.pictures > 1 ? make("span", { class: "several" }, `first of ${item.pictures} pictures`) : null;
+      return make("div", { class: "frame" }, image, layer, name, several);
+    }));
+  }
 
   function show(run, chosen) {
     const answer = run === null ? null : item.answers[run];
     const found = (answer && answer.kept) || [];
     sites.replaceChildren();
     onShow(found.length ? run : null);
-    if (!item.grid || !found.length) {
-      drawTokens(layer, item, null);
-      caption.replaceChildren(run === null || !answer ? "" : item.grid ? "All visual tokens kept." : "");
+    if (!item.panels || !found.length) {
+      frame(null, null);
+      caption.replaceChildren(run === null || !answer || !item.panels ? "" : "All visual tokens kept.");
       return;
     }
-    const index = Math.min(chosen, found.length - 1);
-    drawTokens(layer, item, found[index]);
-    const name = bdi(data.runs[run].name);
-    caption.replaceChildren(make("b", {}, name), ` ${siteLabel(found[index], item.grid ** 2)} tokens`,
-      /[1-9a-f]/.test(found[index].merged) ? "; outlined: merged from several" : "");
-    if (found.length > 1) found.forEach((site, place) => sites.append(make("button", { type: "button", class: "chip",
-      "aria-pressed": String(place === index), on: { click: () => show(run, place) } }, `layer ${site.layer}`)));
+    const site = found[Math.min(chosen, found.length - 1)];
+    frame(answer.panels || item.panels, site);
+    caption.replaceChildren(make("b", {}, bdi(data.runs[run].name)), ` ${site.caption} tokens`,
+      site.beside ? `, with ${site.beside}` : "", site.merges ? "; outlined: merged from several" : "");
+    if (found.length > 1) found.forEach((other, place) => sites.append(make("button", { type: "button", class: "chip",
+      "aria-pressed": String(other === site), on: { click: () => show(run, place) } }, `layer ${other.layer}`)));
   }
-  return [make("div", { class: "picture" }, frame, sites, caption), show];
+  return [make("div", { class: "picture" }, frames, sites, caption), show];
 }
 
 function scoreMark(score) {
@@ -134,7 +88,7 @@ function answersTable(item, show) {
   item.answers.forEach((answer, run) => {
     const name = data.runs[run].name;
     if (!answer) return;
-    const drawn = item.grid && item.picture !== null && answer.kept && answer.kept.length > 0;
+    const drawn = item.panels && item.picture !== null && answer.kept && answer.kept.length > 0;
     const label = drawn ? make("button", { type: "button", class: "eye", "aria-pressed": "false", title: "Draw the tokens this run kept",
       on: { click: (event) => show(event.currentTarget.getAttribute("aria-pressed") === "true" ? null : run, 99) } }, bdi(name)) : bdi(name);
     const row = make("tr", { class: `${answer.kind && answer.kind !== "unchanged" ? "moved " : ""}${answer.kind || "first"}`, "data-run": run },

@@ -69,7 +69,7 @@ function build() {
   fields.append(make("label", { class: "field grow" }, make("span", {}, "Find"), parts.text),
     select("sort", "Order", KNOWN ? orders : orders.slice(1)),
     select("view", "Show", [["cards", "Cards"], ["matrix", "Matrix: sample × run"]]));
-  if (data.items.some((item) => item.grid && item.picture !== null)) {
+  if (data.items.some((item) => item.panels && item.picture !== null)) {
     parts.tokens = make("input", { type: "checkbox", id: "f-tokens", on: { change: (event) => change({ tokens: event.target.checked }) } });
     fields.append(make("label", { class: "check" }, parts.tokens, "Draw kept tokens"));
   }

@@ -1,0 +1,147 @@
+"""What several methods left of one picture, side by side: the contents of `steadyvlm show`.
+
+A sheet holds plain values and Pillow pictures; `sheet_image` paints it as one picture, `sheet_page` as a page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from steadyvlm.errors import InvalidOption
+from steadyvlm.records import Generation
+from steadyvlm.reduction.layout import ImageLayout
+from steadyvlm.report.text import number
+from steadyvlm.report.token_map import Panel, Stage, panels, runs_of_layers, stages, unreduced
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture as the model saw it.
+
+    Attributes:
+        panels: its rasters of tokens.
+        pictures: RGB, one under each panel.
+        whole: the stage in which nothing is dropped.
+    """
+
+    panels: tuple[Panel, ...]
+    pictures: tuple[Image.Image, ...]
+    whole: Stage
+
+    @staticmethod
+    def of(layout: ImageLayout, tiles: Sequence[Image.Image]) -> View:
+        """Return the view of a picture from its layout and the pictures of its tiles, the whole picture first.
+
+        Raises:
+            InvalidOption: when there are more or fewer pictures than tiles.
+        """
+        if len(tiles) != layout.tiles:
+            raise InvalidOption(f"the layout has {layout.tiles} tiles, but {len(tiles)} pictures were given.")
+        pictures = [tiles[0].convert("RGB")]
+        if layout.tiles > 1:
+            pictures.append(_stitched(tiles[1:], layout))
+        return View(panels(layout), tuple(pictures), unreduced(layout))
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """One method.
+
+    Attributes:
+        name: how it is called on the sheet.
+        view: what the model saw; a method that shrinks the picture has one of its own.
+        stages: what was left, layer by layer; none when every token stayed.
+        answer: the answer's text.
+        margin: how sure the model was of the first token, in nats.
+        per_layer: visual tokens every decoder layer processed.
+        flops: operations as a share of the original's, None when they were not counted.
+    """
+
+    name: str
+    view: View
+    stages: tuple[Stage, ...]
+    answer: str
+    margin: float
+    per_layer: tuple[int, ...]
+    flops: float | None = None
+
+    @staticmethod
+    def of(
+        name: str, generation: Generation, layout: ImageLayout, tiles: Sequence[Image.Image], flops: float | None = None
+    ) -> SheetRow:
+        """Return the row of an answer to a question about one picture."""
+        return SheetRow(
+            name=name,
+            view=View.of(layout, tiles),
+            stages=stages(layout, generation.kept),
+            answer=generation.text,
+            margin=generation.margin,
+            per_layer=generation.cost.visual_tokens_per_layer,
+            flops=flops,
+        )
+
+    @property
+    def mean(self) -> float:
+        """Visual tokens per decoder layer, on average."""
+        return sum(self.per_layer) / max(1, len(self.per_layer))
+
+    @property
+    def shown(self) -> tuple[tuple[str, Stage], ...]:
+        """Captions and stages to draw: every change, or the whole picture when there was none."""
+        if self.stages:
+            return tuple((stage.caption, stage) for stage in self.stages)
+        return ((f"every layer: {self.view.whole.kept:,}", self.view.whole),)
+
+    @property
+    def layers(self) -> str:
+        """Tokens per layer in words.
+
+        >>> from PIL import Image
+        >>> view = View.of(ImageLayout((24, 24)), [Image.new("RGB", (24, 24))])
+        >>> SheetRow("fastv", view, (), "red", 1.0, (576, 576, 288)).layers
+        '0-1: 576; 2: 288'
+        """
+        return "; ".join(
+            f"{first}: {count:,}" if first == last else f"{first}-{last}: {count:,}"
+            for first, last, count in runs_of_layers(self.per_layer)
+        )
+
+    @property
+    def facts(self) -> str:
+        """Margin, mean and cost in one line."""
+        cost = "" if self.flops is None else f" · {100 * self.flops:.1f} % of the FLOPs"
+        return f"margin {self.margin:.2f} · mean {number(self.mean)} tokens{cost}"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Several methods on one picture.
+
+    Attributes:
+        question: what was asked.
+        model: which model was asked.
+        rows: the original first.
+    """
+
+    question: str
+    model: str
+    rows: tuple[SheetRow, ...]
+
+    def changed(self, row: SheetRow) -> bool:
+        """Whether a row's answer is another than the first row's."""
+        return row.answer != self.rows[0].answer
+
+
+def _stitched(tiles: Sequence[Image.Image], layout: ImageLayout) -> Image.Image:
+    """Put the crops together to the picture they were cut from, and cut off its padding."""
+    width, height = tiles[0].size
+    rows, columns = layout.mosaic
+    whole = Image.new("RGB", (columns * width, rows * height))
+    for place, tile in enumerate(tiles):
+        whole.paste(tile.convert("RGB"), ((place % columns) * width, (place // columns) * height))
+    down, across = height / layout.grid[0], width / layout.grid[1]
+    top, left, bottom, right = layout.window
+    return whole.crop((round(left * across), round(top * down), round(right * across), round(bottom * down)))
