@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from steadyvlm.errors import Unsupported
 from steadyvlm.models.adapter import ModelInfo, Part, Rotary
 from steadyvlm.models.blocks import LlamaLayer, rotary_angles
+from steadyvlm.models.families import FAMILIES
 from steadyvlm.models.fingerprint import folder_sha256, library_versions, module_sha256
 from steadyvlm.models.placement import device_name
 from steadyvlm.models.prompt import PromptFormat
+from steadyvlm.models.sliding import sliding_window
 from steadyvlm.reduction.base import Signal
 from steadyvlm.reduction.layout import ImageLayout
 
@@ -30,22 +32,14 @@ from steadyvlm.reduction.layout import ImageLayout
 class HuggingFaceModel(ABC):
     """A loaded checkpoint with its tokenizer and image processor; the family-independent part of the protocol.
 
-    A family sets the class attributes and implements the two hooks below, `preprocess`, `pictures`, `encode`,
-    `text_relevance`, `project` and `visual_tokens`; with three position axes also `positions` and `rotary`.
+    A family names its row and implements the two hooks below, `preprocess`, `pictures`, `encode`, `text_relevance`,
+    `project` and `visual_tokens`; with three position axes also `positions` and `rotary`.
 
     Attributes:
-        FAMILY: first part of `ModelInfo.family`.
-        TEXT_BACKBONES: decoders with a parity test here, by model type.
-        VISION_TOWERS: towers with a parity test here, by model type.
-        HAS_CLS: whether the encoder rows of each tile start with a CLS row.
-        POSITION_AXES: 1, or 3 for time, height and width.
+        FAMILY: its row in `families.FAMILIES`, and the first part of `ModelInfo.family`.
     """
 
     FAMILY: ClassVar[str]
-    TEXT_BACKBONES: ClassVar[tuple[str, ...]]
-    VISION_TOWERS: ClassVar[tuple[str, ...]]
-    HAS_CLS: ClassVar[bool] = False
-    POSITION_AXES: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -87,11 +81,12 @@ class HuggingFaceModel(ABC):
         Raises:
             Unsupported: naming what is known.
         """
-        text, vision = config.text_config.model_type, config.vision_config.model_type
-        if text not in cls.TEXT_BACKBONES:
-            raise Unsupported(f"text backbone '{text}' is not supported. Known: {', '.join(cls.TEXT_BACKBONES)}.")
-        if vision not in cls.VISION_TOWERS:
-            raise Unsupported(f"vision tower '{vision}' is not supported. Known: {', '.join(cls.VISION_TOWERS)}.")
+        family, text, vision = FAMILIES[cls.FAMILY], config.text_config.model_type, config.vision_config.model_type
+        if text not in family.text_backbones:
+            raise Unsupported(f"text backbone '{text}' is not supported. Known: {', '.join(family.text_backbones)}.")
+        if vision not in family.vision_towers:
+            raise Unsupported(f"vision tower '{vision}' is not supported. Known: {', '.join(family.vision_towers)}.")
+        sliding_window(config.text_config)
 
     @abstractmethod
     def _signals(self) -> frozenset[Signal]:
@@ -211,6 +206,7 @@ class HuggingFaceModel(ABC):
 
     def _describe(self, name: str) -> ModelInfo:
         text, vision = self._module.config.text_config, self._module.config.vision_config
+        family = FAMILIES[self.FAMILY]
         return ModelInfo(
             name=name,
             family=f"{self.FAMILY}/{vision.model_type}/{text.model_type}",
@@ -221,11 +217,11 @@ class HuggingFaceModel(ABC):
             width=text.hidden_size,
             mlp_width=text.intermediate_size,
             vocabulary=text.vocab_size,
-            has_cls=self.HAS_CLS,
+            has_cls=family.has_cls,
             signals=self._signals(),
-            position_axes=self.POSITION_AXES,
+            position_axes=family.position_axes,
             max_positions=text.max_position_embeddings,
-            sliding_window=getattr(text, "sliding_window", None),
+            sliding_window=sliding_window(text),
             eos_token_ids=self._eos(),
         )
 

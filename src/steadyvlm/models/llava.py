@@ -34,9 +34,6 @@ class Llava(HuggingFaceModel):
     """
 
     FAMILY = "llava"
-    TEXT_BACKBONES = ("llama", "mistral")
-    VISION_TOWERS = ("clip_vision_model",)
-    HAS_CLS = True
 
     @property
     def _vision(self) -> ClipVision:

@@ -22,10 +22,8 @@ from torch import Tensor
 
 from steadyvlm.errors import CheckpointError, Unsupported
 from steadyvlm.models.adapter import EncodedImage, Pixels
-from steadyvlm.models.families import FAMILIES
 from steadyvlm.models.llava import Llava, nearest_side
 from steadyvlm.models.pictures import as_rgb
-from steadyvlm.models.sliding import sliding_window
 from steadyvlm.reduction.layout import ImageLayout
 
 
@@ -38,8 +36,6 @@ class LlavaNext(Llava):
     """
 
     FAMILY = "llava_next"
-    TEXT_BACKBONES = FAMILIES[FAMILY].text_backbones
-    VISION_TOWERS = FAMILIES[FAMILY].vision_towers
 
     def __init__(
         self,
@@ -61,15 +57,14 @@ class LlavaNext(Llava):
         tile, side = image_processor.crop_size["height"], module.config.vision_config.image_size
         if (cut, tile) != (read, side):
             raise CheckpointError(
-                f"the image processor cuts tiles of {tile} pixels for {cut}, the model reads tiles of {side} for {read}; use "
-                "the preprocessor_config.json that belongs to this checkpoint."
+                f"the image processor cuts tiles of {tile} pixels for {cut}, the model reads tiles of {side} pixels for "
+                f"{read}; use the preprocessor_config.json that belongs to this checkpoint."
             )
 
     @classmethod
     def check_config(cls, config: Any) -> None:
         """Refuse what has no parity test here, and what transformers itself cannot put together."""
         super().check_config(config)
-        sliding_window(config.text_config)
         if config.vision_feature_select_strategy != "default":
             raise Unsupported(
                 "vision_feature_select_strategy 'full' keeps the CLS row of every tile, which has no place on the "

@@ -9,7 +9,6 @@ Differs: nothing, token for token in float32. Pictures only, no videos.
 
 from __future__ import annotations
 
-from steadyvlm.models.families import FAMILIES
 from steadyvlm.models.qwen2_vl import Qwen2VL
 
 
@@ -22,6 +21,3 @@ class Qwen25VL(Qwen2VL):
     """
 
     FAMILY = "qwen2_5_vl"
-    TEXT_BACKBONES = FAMILIES[FAMILY].text_backbones
-    VISION_TOWERS = FAMILIES[FAMILY].vision_towers
-    POSITION_AXES = FAMILIES[FAMILY].position_axes

@@ -45,9 +45,6 @@ class Qwen2VL(HuggingFaceModel):
     """
 
     FAMILY = "qwen2_vl"
-    TEXT_BACKBONES = FAMILIES[FAMILY].text_backbones
-    VISION_TOWERS = FAMILIES[FAMILY].vision_towers
-    POSITION_AXES = FAMILIES[FAMILY].position_axes
 
     def __init__(
         self,
@@ -62,8 +59,13 @@ class Qwen2VL(HuggingFaceModel):
         """Wrap a loaded Hugging Face model; arguments and errors as `HuggingFaceModel`.
 
         Raises:
-            CheckpointError: also for an image processor that cuts other patches than the tower reads.
+            CheckpointError: also without a chat template, whose place nothing can take, and for an image processor that
+                cuts other patches than the tower reads.
         """
+        if not (template or getattr(tokenizer, "chat_template", None)):
+            raise CheckpointError(
+                "no chat template; copy chat_template.json of the original checkpoint beside the weights."
+            )
         super().__init__(module, tokenizer, image_processor, name=name, template=template, folder=folder)
         vision = module.config.vision_config
         for ours, theirs in _SAME.items():
@@ -118,7 +120,7 @@ class Qwen2VL(HuggingFaceModel):
             found = processor(rgb, return_tensors="pt", **options)
         except ValueError as error:
             raise ImageError(f"an image of {rgb.width} x {rgb.height} pixels cannot be cut: {error}.") from error
-        return Pixels(found["pixel_values"], ImageLayout(self._grid(found)))
+        return Pixels(found["pixel_values"], ImageLayout(self._grid(found), merge=self._image_processor.merge_size))
 
     def _grid(self, found: Any) -> tuple[int, int]:
         """Return (height, width) in merged tokens of what the image processor returned."""
