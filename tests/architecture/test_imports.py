@@ -18,7 +18,8 @@ TABLE: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "perturb": (frozenset(), SCIENCE | {"PIL"}),
     "stability": (frozenset(), SCIENCE),
     "probes": (frozenset(), SCIENCE),
-    "reduction": (frozenset(), frozenset({"torch"})),
+    # safetensors: trained modules are read where they are used
+    "reduction": (frozenset(), frozenset({"torch", "safetensors"})),
     "quantization": (frozenset(), frozenset({"torch", "bitsandbytes"})),
     "models": (
         frozenset({"reduction.base", "quantization.base"}),
@@ -32,6 +33,11 @@ TABLE: dict[str, tuple[frozenset[str], frozenset[str]]] = {
         # of tasks, only the guarded reader of pictures
         frozenset({"engine", "models", "reduction", "quantization", "tasks.sources"}),
         frozenset({"torch", "transformers", "safetensors", "numpy", "PIL"}),
+    ),
+    "training": (
+        # of reduction, the modules themselves: training and inference run the same ones
+        frozenset({"models.adapter", "reduction", "tasks"}),
+        frozenset({"torch"}),
     ),
     "study": (
         # of models, what an address needs without loading one: where it lies, its hash, its precision

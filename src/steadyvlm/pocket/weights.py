@@ -39,3 +39,8 @@ def qwen_path() -> Path:
 def next_path() -> Path:
     """Return the folder of the shipped LLaVA-NeXT pocket model."""
     return pocket_path("llava_next")
+
+
+def lvpruning_path() -> Path:
+    """Return where the LVPruning modules of the pocket models lie, one folder per architecture."""
+    return FOLDER / "lvpruning"

@@ -19,6 +19,7 @@ from steadyvlm.errors import ImageError, InvalidOption, RunError, SampleError, S
 from steadyvlm.models.adapter import VisionLanguageModel
 from steadyvlm.models.load import load
 from steadyvlm.quantization.base import QuantizationReport
+from steadyvlm.recipes.lvpruning_modules import needs_modules, resolve_modules
 from steadyvlm.recipes.recipe import Recipe
 from steadyvlm.records import Failure, Generation, Sample
 from steadyvlm.reduction.base import Reduction
@@ -92,13 +93,16 @@ def accelerate(
     recipe = Recipe.parse(recipe) if isinstance(recipe, str) else recipe
     cache = VisionCache(vision_cache_images) if vision_cache_images else None
     reduction, quantizer = recipe.build_reduction(), recipe.build_quantizer()
-    check_reduction(reduction, model)
+    if recipe.checkpoint is None or not needs_modules(reduction):
+        reduction = resolve_modules(reduction, model)
+        check_reduction(reduction, model)
     if quantizer is not None:
         quantizer.check_available()
     target = model
     if recipe.checkpoint is not None:
         dtype = str(model.provenance()["dtype"])
         target = load(recipe.checkpoint, device=str(model.device), dtype=dtype)
+        reduction = resolve_modules(reduction, target)
         check_reduction(reduction, target)
     report = None
     if quantizer is not None:

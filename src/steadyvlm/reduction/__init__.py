@@ -26,6 +26,7 @@ REDUCTIONS = Registry(
         "divprune": "steadyvlm.reduction.divprune:DivPrune",
         "downsample": "steadyvlm.reduction.downsample:Downsample",
         "lofi": "steadyvlm.reduction.lofi:LoFi",
+        "lvpruning": "steadyvlm.reduction.lvpruning:LVPruning",
     },
     group="steadyvlm.reductions",
 )

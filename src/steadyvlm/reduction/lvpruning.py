@@ -93,7 +93,7 @@ class LVPruning:
         if config.num_layers != num_layers:
             raise CheckpointError(
                 f"the LVPruning modules in '{self.modules}' were trained for '{config.model}', whose decoder has "
-                f"{config.num_layers} layers, not {num_layers}. Train modules for this model: `steadyvlm train lvpruning`."
+                f"{config.num_layers} layers, not {num_layers}. Train modules for it: `steadyvlm train lvpruning`."
             )
         if self.keep_ratios is not None and len(self.keep_ratios) != len(config.layers):
             raise InvalidOption(
@@ -129,7 +129,9 @@ class LVPruning:
 
 def _checked_ratios(ratios: Any, mode: str) -> tuple[float, ...]:
     if not isinstance(ratios, (tuple, list)) or not ratios:
-        raise InvalidOption(f"lvpruning: keep_ratios={ratios!r} is no list of fractions, for example (0.66, 0.35, 0.1).")
+        raise InvalidOption(
+            f"lvpruning: keep_ratios={ratios!r} is no list of fractions, for example (0.66, 0.35, 0.1)."
+        )
     found = tuple(checked_ratio("lvpruning", "keep_ratios", ratio) for ratio in ratios)
     if list(found) != sorted(found, reverse=True):
         raise InvalidOption(f"lvpruning: keep_ratios={found} ascend, but what was removed cannot come back.")

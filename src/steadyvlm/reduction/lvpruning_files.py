@@ -129,9 +129,7 @@ def _config(folder: Path, stamp: tuple[int, int]) -> ModulesConfig:
 
 
 @functools.lru_cache(maxsize=4)
-def _modules(
-    folder: Path, config: ModulesConfig, stamp: tuple[int, int], device: torch.device
-) -> list[PruningModule]:
+def _modules(folder: Path, config: ModulesConfig, stamp: tuple[int, int], device: torch.device) -> list[PruningModule]:
     modules = config.make()
     try:
         tensors = load((folder / WEIGHTS).read_bytes())

@@ -15,8 +15,10 @@ from steadyvlm.models.fingerprint import folder_sha256
 from steadyvlm.models.load import find_folder, load
 from steadyvlm.models.placement import resolve_device, resolve_dtype
 from steadyvlm.recipes.accelerate import AcceleratedModel, accelerate
+from steadyvlm.recipes.lvpruning_modules import modules_sha256
 from steadyvlm.recipes.recipe import Recipe
 from steadyvlm.records import Failure, Generation, Sample
+from steadyvlm.seeding import content_hash
 
 
 class LocalArm:
@@ -54,13 +56,15 @@ class LocalSession:
         self.dtype = str(resolve_dtype(dtype, resolve_device(device))).removeprefix("torch.")
 
     def weights_sha256(self, recipe: str) -> str:
-        """Hash the files the recipe runs on, each checkpoint once."""
-        checkpoint = Recipe.parse(recipe).checkpoint
-        folder = self._folder if checkpoint is None else find_folder(checkpoint)
+        """Hash the files the recipe runs on, each checkpoint once, and the modules it was trained with, if any."""
+        parsed = Recipe.parse(recipe)
+        folder = self._folder if parsed.checkpoint is None else find_folder(parsed.checkpoint)
         key = str(folder)
         if key not in self._hashes:
             self._hashes[key] = folder_sha256(folder)
-        return self._hashes[key]
+        weights = self._hashes[key]
+        modules = modules_sha256(parsed.build_reduction(), weights, parsed.checkpoint or self._source)
+        return weights if modules is None else content_hash([weights, modules])
 
     def arm(self, recipe: str) -> LocalArm:
         """Apply a recipe to the original, loading it first if need be."""

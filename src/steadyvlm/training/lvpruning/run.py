@@ -73,7 +73,7 @@ class TrainingOptions:
                 raise InvalidOption(f"lvpruning training: {name}={getattr(self, name)!r} must be above 0.")
         if self.inner < 0 or self.inner % self.heads:
             raise InvalidOption(
-                f"lvpruning training: inner={self.inner} must be a multiple of heads={self.heads}, or 0 for the default."
+                f"lvpruning training: inner={self.inner} must be a multiple of heads={self.heads}, or 0."
             )
 
     def width_inside(self, width: int) -> int:
@@ -200,7 +200,9 @@ class _Run:
         record = {"task": task, "questions": len(self.examples), **asdict(self.options)}
         record |= {"answer_loss": round(loss, 4), "adaptive_share_kept": kept}
         record.pop("checkpoint_s")
-        self.log(f"lvpruning done: answers {loss:.3f}, firm decisions keep {' '.join(f'{share:.3f}' for share in kept)}")
+        self.log(
+            f"lvpruning done: answers {loss:.3f}, firm decisions keep {' '.join(f'{share:.3f}' for share in kept)}"
+        )
         fields: dict[str, Any] = {**asdict(self.config), "training": record}
         return ModulesConfig(**fields)
 
