@@ -166,7 +166,7 @@ def _text_tower(folder: str, weights: Mapping[str, Tensor]) -> Any:
     try:
         config = CLIPTextConfig.from_pretrained(folder)
         with torch.random.fork_rng(devices=[]):  # the weights it draws are replaced, the caller's lot is not
-            text: Any = CLIPTextModelWithProjection(config)
+            text: Any = CLIPTextModelWithProjection(config).float()  # the config may say otherwise
         report = text.load_state_dict(weights, strict=False)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).strip()[:300]
