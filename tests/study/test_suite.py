@@ -24,7 +24,7 @@ def mapping(**changes: Any) -> dict[str, Any]:
             {"name": "some", "recipe": "visionzip()", "models": ["pocket"]},
         ],
         "lid": {"limit": 8, "scope": "visual"},
-        "tables": ["lofi-main"],
+        "tables": ["lofi-main", {"table": "lofi-next", "models": ["/data/models/mine"]}],
     }
     return {key: value for key, value in (base | changes).items() if value is not None}
 
@@ -40,19 +40,20 @@ def test_each_model_gets_its_study_with_the_recipes_meant_for_it() -> None:
     assert second.arms == (ArmPlan("all", "fastv()"),)
     assert first.lid == LidPlan(8, "visual")
     assert first.tables == ("lofi-main",)
+    assert second.tables == ("lofi-main", "lofi-next")
     assert suite.folders(Path("runs/s")) == [Path("runs/s/pocket"), Path("runs/s/mine")]
     assert Study.from_mapping(first.to_mapping()) == first
 
 
 def test_a_file_with_one_model_is_a_suite_of_one() -> None:
-    suite = Suite.from_mapping(mapping(models=None, model="pocket", recipes=None))
+    suite = Suite.from_mapping(mapping(models=None, model="pocket", recipes=None, tables=None))
     assert suite.is_single
     assert suite.folders(Path("runs/s")) == [Path("runs/s")]
     assert suite.studies[0].name == "s"
 
 
 def test_a_list_of_one_model_still_has_a_folder_of_its_own() -> None:
-    suite = Suite.from_mapping(mapping(models=["pocket"], recipes=None))
+    suite = Suite.from_mapping(mapping(models=["pocket"], recipes=None, tables=None))
     assert suite.folders(Path("r")) == [Path("r/pocket")]
 
 

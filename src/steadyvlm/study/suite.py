@@ -9,6 +9,8 @@
       - name: hired-20
         recipe: hired(keep_ratio=0.2)
         models: [pocket, pocket-next]              # only where the method is defined
+    tables:
+      - {table: lofi-next, models: [pocket-next]}
 
 Answers of different models are never compared with each other, so nothing about a single study changes: the file is
 spread into one `Study` per model, whose results lie in a folder of their own under the suite's.
@@ -101,25 +103,33 @@ def _for_model(
     """Return the mapping of a single study: this model, and the recipes that are meant for it."""
     study = {key: item for key, item in value.items() if key != "models"}
     study |= {"study": f"{name} {label}", "model": model}
-    recipes = value.get("recipes", [])
-    if isinstance(recipes, list):  # anything else is refused by `Study.from_mapping`, which words it
-        study["recipes"] = [
-            {key: item for key, item in recipe.items() if key != "models"} if isinstance(recipe, Mapping) else recipe
-            for index, recipe in enumerate(recipes)
-            if _is_meant(recipe, index, model, models, source)
-        ]
+    for key in ("recipes", "tables"):
+        items = value.get(key)
+        if isinstance(items, list):  # anything else is refused by `Study.from_mapping`, which words it
+            study[key] = [
+                _without_models(item)
+                for index, item in enumerate(items)
+                if _is_meant(item, f"{key}[{index}]", model, models, source)
+            ]
     return study
 
 
-def _is_meant(recipe: Any, index: int, model: str, models: list[str], source: str) -> bool:
-    wanted = recipe.get("models") if isinstance(recipe, Mapping) else None
+def _without_models(item: Any) -> Any:
+    if not isinstance(item, Mapping):
+        return item
+    rest = {key: value for key, value in item.items() if key != "models"}
+    return rest["table"] if set(rest) == {"table"} else rest
+
+
+def _is_meant(item: Any, where: str, model: str, models: list[str], source: str) -> bool:
+    wanted = item.get("models") if isinstance(item, Mapping) else None
     if wanted is None:
         return True
     if not isinstance(wanted, list) or not wanted:
-        raise ConfigError(f"{source}: 'recipes[{index}].models' should be a list of models, found {wanted!r}.")
+        raise ConfigError(f"{source}: '{where}.models' should be a list of models, found {wanted!r}.")
     for name in wanted:
         if name not in models:
-            raise UnknownName.among(f"model in 'recipes[{index}].models' of {source}", str(name), models)
+            raise UnknownName.among(f"model in '{where}.models' of {source}", str(name), models)
     return model in wanted
 
 
