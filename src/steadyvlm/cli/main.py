@@ -23,6 +23,7 @@ from steadyvlm.cli.pocket import pocket
 from steadyvlm.cli.report import report
 from steadyvlm.cli.run import run
 from steadyvlm.cli.status import status
+from steadyvlm.cli.train import train
 from steadyvlm.errors import MissingDependency, SteadyVLMError, UnknownName
 
 EXTRAS = {
@@ -80,7 +81,7 @@ def cli(settings: Settings, debug: bool) -> None:
     settings.debug = debug
 
 
-for _command in (demo, run, status, compare, report, list_names, pocket):
+for _command in (demo, run, status, compare, report, list_names, pocket, train):
     cli.add_command(_command)
 
 

@@ -50,7 +50,7 @@ class LVPruning:
         InvalidOption: on construction, for a value outside its range.
     """
 
-    modules: str = AUTO
+    modules: str = "auto"
     mode: str = "adaptive"
     keep_ratios: tuple[float, ...] | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from steadyvlm.training.lvpruning.examples import training_task
 from steadyvlm.training.lvpruning.run import TrainingOptions, train
 
-__all__ = ["TrainingOptions", "train"]
+__all__ = ["TrainingOptions", "train", "training_task"]

@@ -58,7 +58,7 @@ class TrainingOptions:
 
     steps: int = 2000
     batch: int = 16
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     inner: int = 0
     heads: int = 8
     ratio_weight: float = 2.0
