@@ -57,7 +57,7 @@ class LlavaNext(Llava):
         tile, side = image_processor.crop_size["height"], module.config.vision_config.image_size
         if (cut, tile) != (read, side):
             raise CheckpointError(
-                f"the image processor cuts tiles of {tile} pixels for {cut}, the model reads tiles of {side} pixels for "
+                f"the image processor cuts tiles of {tile} pixels for {cut}, the model reads {side} pixels for "
                 f"{read}; use the preprocessor_config.json that belongs to this checkpoint."
             )
 

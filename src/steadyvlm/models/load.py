@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -21,11 +20,11 @@ import torch
 from steadyvlm.errors import CheckpointError, MissingDependency, Unsupported
 from steadyvlm.models import MODELS
 from steadyvlm.models.adapter import VisionLanguageModel
+from steadyvlm.models.families import FAMILIES, Family
 from steadyvlm.models.placement import resolve_device, resolve_dtype
+from steadyvlm.models.processors import load_image_processor, optional_json, read_json
 
-FAMILIES = {"LlavaForConditionalGeneration": "steadyvlm.models.llava:Llava"}
-"""Hugging Face architecture -> adapter class."""
-
+_ARCHITECTURES = {family.architecture: family for family in FAMILIES.values()}
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _DOWNLOADED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 _BACKENDS = {
@@ -34,10 +33,6 @@ _BACKENDS = {
     "gptq": "gptqmodel optimum",
     "awq": "autoawq",
     "torchao": "torchao",
-}
-_PROCESSORS = {
-    "CLIPImageProcessor": ("transformers.models.clip.image_processing_pil_clip", "CLIPImageProcessorPil"),
-    "LlavaImageProcessor": ("transformers.models.llava.image_processing_pil_llava", "LlavaImageProcessorPil"),
 }
 
 
@@ -60,16 +55,16 @@ def load(source: str | Path, *, device: str = "auto", dtype: str = "auto") -> Vi
     place = resolve_device(device)
     precision = resolve_dtype(dtype, place)
     folder = find_folder(source)
-    architecture = _architecture(folder)
-    path, _, name = FAMILIES[architecture].partition(":")
+    family = _family(folder)
+    path, _, name = family.adapter.partition(":")
     adapter: Any = getattr(importlib.import_module(path), name)
     config = _read_config(folder)
     adapter.check_config(config)
     _refuse_pickles(folder)
     loaded: VisionLanguageModel = adapter(
-        _load_weights(folder, architecture, config, place, precision),
+        _load_weights(folder, family.architecture, config, place, precision),
         _load_tokenizer(folder),
-        _load_image_processor(folder),
+        load_image_processor(folder, family),
         name=str(source),
         template=_processor_template(folder),
         folder=folder,
@@ -111,15 +106,15 @@ def _download(repository: str, known: str) -> Path:
         ) from error
 
 
-def _architecture(folder: Path) -> str:
+def _family(folder: Path) -> Family:
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"'{folder}' has no config.json; point to a folder written by save_pretrained.")
-    found = _json(folder / "config.json").get("architectures") or ["no architecture"]
+    found = read_json(folder / "config.json").get("architectures") or ["no architecture"]
     for name in found:
-        if name in FAMILIES:
-            return str(name)
+        if name in _ARCHITECTURES:
+            return _ARCHITECTURES[name]
     hint = " Use a converted checkpoint such as 'llava-hf/llava-1.5-7b-hf'." if "Llava" in found[0] else ""
-    raise Unsupported(f"'{folder}' holds {', '.join(found)}; known architectures: {', '.join(FAMILIES)}.{hint}")
+    raise Unsupported(f"'{folder}' holds {', '.join(found)}; known architectures: {', '.join(_ARCHITECTURES)}.{hint}")
 
 
 def _read_config(folder: Path) -> Any:
@@ -220,45 +215,10 @@ def _load_tokenizer(folder: Path) -> Any:
         ) from error
 
 
-def _load_image_processor(folder: Path) -> Any:
-    """Return the Pillow variant of the image processor: the default one would demand torchvision."""
-    settings = _optional_json(folder / "preprocessor_config.json") or _optional_json(folder / "processor_config.json")
-    settings = settings.get("image_processor", settings)
-    if "image_mean" not in settings:
-        raise CheckpointError(
-            f"no image processor settings in '{folder}'; copy preprocessor_config.json of the original checkpoint."
-        )
-    kind = str(settings.get("image_processor_type") or settings.get("feature_extractor_type") or "CLIPImageProcessor")
-    kind = kind.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
-    if kind not in _PROCESSORS:
-        raise Unsupported(f"image processor '{kind}' of '{folder}' is not supported. Known: {', '.join(_PROCESSORS)}.")
-    module, name = _PROCESSORS[kind]
-    try:
-        processor = getattr(importlib.import_module(module), name)
-    except ImportError:  # transformers before 5 has only one CLIPImageProcessor, which already is the Pillow one
-        processor = getattr(importlib.import_module("transformers"), kind)
-    plain = {key: value for key, value in settings.items() if not key.endswith(("_type", "_class"))}
-    return processor(**plain)
-
-
 def _processor_template(folder: Path) -> str | None:
     """Return a chat template stored beside the tokenizer rather than in it, as older LLaVA checkpoints do."""
     for name in ("chat_template.json", "processor_config.json"):
-        template = _optional_json(folder / name).get("chat_template")
+        template = optional_json(folder / name).get("chat_template")
         if isinstance(template, str):
             return template
     return None
-
-
-def _optional_json(path: Path) -> dict[str, Any]:
-    return _json(path) if path.is_file() else {}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"'{path}' is not readable JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"'{path}' should hold a JSON object, found {type(value).__name__}.")
-    return value
