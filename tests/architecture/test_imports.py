@@ -14,6 +14,7 @@ SCIENCE = frozenset({"numpy", "scipy"})
 
 # folder -> (modules of the package it may import besides the floor and itself, libraries it may import)
 TABLE: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+    "cost": (frozenset(), frozenset()),
     "tasks": (frozenset(), SCIENCE | {"PIL"}),
     "perturb": (frozenset(), SCIENCE | {"PIL"}),
     "stability": (frozenset(), SCIENCE),
@@ -22,7 +23,7 @@ TABLE: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "reduction": (frozenset(), frozenset({"torch", "safetensors"})),
     "quantization": (frozenset(), frozenset({"torch", "bitsandbytes"})),
     "models": (
-        frozenset({"reduction.base", "quantization.base"}),
+        frozenset({"cost.sizes", "reduction.base", "quantization.base"}),
         frozenset({"torch", "transformers", "safetensors", "tokenizers", "huggingface_hub", "jinja2", "PIL", "numpy"}),
     ),
     "engine": (

@@ -1,6 +1,8 @@
 """How much arithmetic an answer takes, counted exactly from what was executed. Plain integers: no torch, no arrays."""
 
+from steadyvlm.cost.methods import scoring_of, with_scoring
 from steadyvlm.cost.profiles import PROFILES, Profile, profile
+from steadyvlm.cost.records import cost_of, counts_of
 from steadyvlm.cost.report import CostReport, Counts, Ratios, count, ratios
 from steadyvlm.cost.scoring import Scoring
 from steadyvlm.cost.sizes import (
@@ -26,8 +28,12 @@ __all__ = [
     "QwenVisionSizes",
     "Ratios",
     "Scoring",
+    "cost_of",
     "count",
+    "counts_of",
     "profile",
     "published",
     "ratios",
+    "scoring_of",
+    "with_scoring",
 ]

@@ -27,6 +27,7 @@ class Counts:
         connector_tokens: tokens that went through the connector.
         generated: tokens of the answer; the first comes from the prompt, each further one is a decoding step.
         scoring: what choosing tokens needed.
+        original: visual tokens of the prompt before any reduction; 0 when nobody asks.
         head_visual: visual tokens beside the text where the output head reads all positions; those of the last layer
             when None (they differ when tokens are removed after it).
     """
@@ -37,6 +38,7 @@ class Counts:
     connector_tokens: int = 0
     generated: int = 1
     scoring: tuple[Scoring, ...] = ()
+    original: int = 0
     head_visual: int | None = None
 
 

@@ -56,6 +56,7 @@ class ClipSizes:
         feature_layers: layers that run until the one whose rows the connector reads.
         width: D.
         mlp_width: M.
+        heads: of its attention.
         patch_inputs: numbers in one patch (channels x side x side).
     """
 
@@ -63,6 +64,7 @@ class ClipSizes:
     feature_layers: int
     width: int
     mlp_width: int
+    heads: int
     patch_inputs: int
 
 
@@ -127,7 +129,7 @@ class ModelSizes:
         return ModelSizes(DecoderSizes(**row["decoder"]), tower, connector)
 
 
-_CLIP_L = ClipSizes(layers=24, feature_layers=23, width=1024, mlp_width=4096, patch_inputs=588)
+_CLIP_L = ClipSizes(layers=24, feature_layers=23, width=1024, mlp_width=4096, heads=16, patch_inputs=588)
 _VICUNA_7B = DecoderSizes(32, 4096, 11008, 32, 32, 128, 32000)
 _QWEN_7B = DecoderSizes(28, 3584, 18944, 28, 4, 128, 152064)
 
