@@ -2,66 +2,79 @@
 
 One sample, no batch, no cache, no fused kernels: for every answer token the whole sequence runs again through the
 decoder layers of transformers with eager attention and a dense mask. Selections are made once, for the prompt, from the
-full attention matrices that eager attention returns.
+full attention matrices that eager attention returns. Sequences are Python lists of rows, rebuilt token by token.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from steadyvlm.engine import Request
-from steadyvlm.models.adapter import IMAGE_SLOT
-from steadyvlm.models.llava import Llava
-from steadyvlm.reduction.base import Reduction, Selection, Signals, Site
+from steadyvlm.models.adapter import IMAGE_SLOT, VisionLanguageModel
+from steadyvlm.reduction.base import Reduction, Selection, Signal, Signals, Site
 from steadyvlm.seeding import stable_seed
 
 
 def eager(module: Any) -> Any:
     """Return the same weights with eager attention everywhere."""
-    import copy
-
     twin = copy.deepcopy(module)
     twin.set_attn_implementation("eager")
     return twin
 
 
-def encoder_truth(module: Any, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return rows [R, D], CLS attention [H, N] and mean keys [R, d] of the feature layer of one image."""
+def encoder_truth(module: Any, tiles: Tensor) -> dict[Signal, Tensor]:
+    """Return every signal of a CLIP tower for the tiles [P, 3, h, w] of one image, its whole tower run to the end."""
+    parts = [_tile_truth(module, tile[None]) for tile in tiles]
+    heads_first = {Signal.CLS_ATTENTION, Signal.SALIENCE, Signal.FIRST_CLS_ATTENTION}
+    return {
+        signal: torch.cat([part[signal] for part in parts], dim=1 if signal in heads_first else 0)
+        for signal in parts[0]
+    }
+
+
+def _tile_truth(module: Any, tile: Tensor) -> dict[Signal, Tensor]:
+    tower = module.model.vision_tower
     kept: dict[str, Tensor] = {}
-    layer = module.model.vision_tower.encoder.layers[-2]
-    hook = layer.self_attn.k_proj.register_forward_hook(lambda _m, _i, out: kept.update(keys=out))
-    out = module.model.vision_tower(pixels, output_hidden_states=True, output_attentions=True)
-    hook.remove()
-    heads = layer.self_attn.num_heads
-    keys = kept["keys"][0].unflatten(-1, (heads, -1)).mean(1)
-    return out.hidden_states[-2][0], out.attentions[-2][0, :, 0, 1:], keys
+
+    def keep(name: str) -> Any:
+        return lambda _module, _inputs, out: kept.update({name: out[0]})
+
+    feature, last = tower.encoder.layers[-2].self_attn, tower.encoder.layers[-1].self_attn
+    hooks = [
+        feature.k_proj.register_forward_hook(keep("feature keys")),
+        last.k_proj.register_forward_hook(keep("last keys")),
+        last.q_proj.register_forward_hook(keep("last queries")),
+    ]
+    small = tile.shape[-1] != tower.embeddings.image_size
+    out = tower(tile, output_hidden_states=True, output_attentions=True, interpolate_pos_encoding=small)
+    for hook in hooks:
+        hook.remove()
+    last_keys = kept["last keys"]
+    scores = torch.stack([(kept["last queries"][0] * key).sum() for key in last_keys]) / last_keys.shape[1] ** 0.5
+    attention = out.attentions[-2][0, :, 0, 1:]
+    return {
+        Signal.ENCODER_ROWS: out.hidden_states[-2][0],
+        Signal.CLS_ATTENTION: attention,
+        Signal.SALIENCE: attention,
+        Signal.FIRST_CLS_ATTENTION: out.attentions[0][0, :, 0, 1:],
+        Signal.LAST_CLS_ATTENTION: (scores.exp() / scores.exp().sum())[1:],
+        Signal.ENCODER_KEYS: kept["feature keys"].unflatten(-1, (feature.num_heads, -1)).mean(1),
+        Signal.LAST_KEYS: last_keys,
+    }
 
 
-def answer(model: Llava, request: Request, reduction: Reduction, steps: int) -> tuple[list[int], Tensor]:
+def answer(model: VisionLanguageModel, request: Request, reduction: Reduction, steps: int) -> tuple[list[int], Tensor]:
     """Return greedy ids and the log-probabilities [V] of the first answer token."""
-    module = eager(model.module)
-    rows: list[Tensor] = []
-    visual: list[bool] = []
-    images = iter(range(len(request.images)))
-    for token in model.tokenize(request.prompt, len(request.images)):
-        if token != IMAGE_SLOT:
-            rows.append(module.model.language_model.embed_tokens(torch.tensor([token])))
-            visual.append(False)
-            continue
-        features = _image(module, model, request, next(images), reduction)
-        rows.append(features)
-        visual += [True] * len(features)
-    prompt = torch.cat(rows)
-    sites = {site.layer: site for site in reduction.sites(model.info.num_layers) if site.layer is not None}
-    chosen: dict[int, Selection] = {}
+    module: Any = eager(model.module)
+    prompt = Prompt(module, model, request, reduction)
     ids: list[int] = []
     first = torch.empty(0)
     for _ in range(steps):
-        answered = module.model.language_model.embed_tokens(torch.tensor(ids, dtype=torch.int64))
-        logits = _forward(module, torch.cat([prompt, answered]), visual, sites, chosen, reduction, request.seed)
+        logits = prompt.forward(ids)
         first = first if ids else logits.log_softmax(-1)
         ids.append(int(logits.argmax()))
         if ids[-1] in model.info.eos_token_ids:
@@ -69,55 +82,193 @@ def answer(model: Llava, request: Request, reduction: Reduction, steps: int) -> 
     return ids, first
 
 
-def _image(module: Any, model: Llava, request: Request, index: int, reduction: Reduction) -> Tensor:
-    rows, attention, keys = encoder_truth(module, model.preprocess(request.images[index]))
-    site = next((site for site in reduction.sites(model.info.num_layers) if site.in_encoder), None)
-    if site is None:
-        return module.model.multi_modal_projector(rows[1:])
-    signals = Signals(len(rows) - 1, True, stable_seed(request.seed, "image", index), rows, attention, keys)
-    selection = reduction.select(signals, site)
-    mixed = rows[selection.keep] if selection.mix is None else selection.mix @ rows
-    return module.model.multi_modal_projector(mixed)
+class Prompt:
+    """One prompt as a list of rows, each with its position, and the image it belongs to (None for text)."""
 
+    def __init__(self, module: Any, model: VisionLanguageModel, request: Request, reduction: Reduction) -> None:
+        self.module, self.model, self.request, self.reduction = module, model, request, reduction
+        self.text = module.model.language_model
+        sites = reduction.sites(model.info.num_layers)
+        self.encoder_site = next((site for site in sites if site.in_encoder), None)
+        self.sites = {site.layer: site for site in sites if site.layer is not None}
+        self.chosen: dict[int, Selection] = {}
+        self.seen: dict[int, Signals] = {}
+        self.rows: list[Tensor] = []
+        self.owner: list[int | None] = []
+        self.positions: list[Any] = []
+        self.originals = 0
+        self._assemble()
+        self.raters = self._raters()
 
-def _forward(
-    module: Any,
-    hidden: Tensor,
-    is_visual: list[bool],
-    sites: dict[int, Site],
-    chosen: dict[int, Selection],
-    reduction: Reduction,
-    seed: int,
-) -> Tensor:
-    """Run the whole sequence; `chosen` remembers the selections made on the bare prompt."""
-    text = module.model.language_model
-    visual = torch.tensor(is_visual + [False] * (len(hidden) - len(is_visual)))
-    positions = torch.arange(len(hidden))
-    window = getattr(module.config.text_config, "sliding_window", None)
-    attention = torch.empty(0)
-    for index, layer in enumerate(text.layers):
-        if index in sites:
-            where = visual.nonzero()[:, 0]
-            if index not in chosen:
-                row = attention[:, -1, where] if attention.numel() else None
-                chosen[index] = reduction.select(Signals(len(where), seed=seed, last_query_attention=row), sites[index])
-            selection = chosen[index]
-            if selection.mix is not None:
-                hidden = hidden.clone()
-                hidden[where[selection.keep]] = selection.mix @ hidden[where]
-            stays = ~visual
-            stays[where[selection.keep]] = True
-            hidden, visual, positions = hidden[stays], visual[stays], positions[stays]
-            if reduction.compact_positions:
-                positions = torch.arange(len(hidden))
-        distance = positions[:, None] - positions[None, :]
-        allowed = torch.ones(len(hidden), len(hidden)).tril().bool()
+    def _assemble(self) -> None:
+        scale = getattr(self.reduction, "image_scale", 1.0)
+        pixels = [self.model.preprocess(image, scale=scale) for image in self.request.images]
+        ids = self.model.tokenize(self.request.prompt, len(pixels))
+        full = self.model.positions(ids, [item.layout for item in pixels]).tolist()
+        start, image = 0, 0
+        for token in ids:
+            if token != IMAGE_SLOT:
+                self.rows.append(self.text.embed_tokens(torch.tensor(token)))
+                self.owner.append(None)
+                self.positions.append(full[start])
+                start += 1
+                continue
+            numbers = pixels[image].layout.token_ids()
+            features, kept = self._image(pixels[image], image)
+            self.rows += list(features)
+            self.owner += [image] * len(features)
+            self.positions += [full[start + numbers.index(number)] if number in numbers else None for number in kept]
+            start += len(numbers)
+            image += 1
+            self.originals += len(numbers)
+        self.next = max(max(place) if isinstance(place, list) else place for place in full) + 1
+        if self.model.info.position_axes == 1:
+            self.positions = list(range(len(self.rows)))
+            self.next = len(self.rows)
+
+    def _image(self, pixels: Any, index: int) -> tuple[Tensor, list[int]]:
+        """Return features and the numbers of the tokens they stand for."""
+        (encoded,) = self.model.encode([pixels], frozenset())
+        if self.encoder_site is None:
+            return self.model.visual_tokens(encoded), list(pixels.layout.token_ids())
+        rows, values = encoded.rows, dict[str, Any]()
+        if hasattr(self.module.model, "vision_tower"):
+            truth = encoder_truth(self.module, pixels.values)
+            rows = truth[Signal.ENCODER_ROWS]
+            values = {signal.value: truth[signal] for signal in self.reduction.needs if signal in truth}
+        else:  # towers with their own tests: the adapter's signals are taken as they are
+            needs = frozenset(signal for signal in self.reduction.needs if signal.of_encoder)
+            (encoded,) = self.model.encode([pixels], needs)
+            values = {signal.value: value for signal, value in encoded.signals.items()}
+        if Signal.TEXT_RELEVANCE in self.reduction.needs:
+            tower = self.reduction.text_tower  # type: ignore[attr-defined]  # what a method with this need has
+            values["text_relevance"] = self.model.text_relevance(encoded, self.request.prompt, tower)
+        layout = pixels.layout
+        seed = stable_seed(self.request.seed, "image", index)
+        signals = Signals(layout.tiles * layout.tokens_per_tile, layout.has_cls, seed, layout, **values)
+        selection = self.reduction.select(signals, self.encoder_site)
+        mixed = rows[selection.keep] if selection.mix is None else selection.mix @ rows
+        return self.model.project(mixed), [layout.row_ids()[row] for row in selection.keep.tolist()]
+
+    def _raters(self) -> list[int]:
+        """Return which of the text tokens, counted over the prompt's text alone, rate."""
+        if not hasattr(self.reduction, "raters") or set(self.owner) == {None}:
+            return []
+        texts = [index for index, owner in enumerate(self.owner) if owner is None]
+        question = self._question(self.owner)
+        visual = [row for row, owner in zip(self.rows, self.owner, strict=True) if owner is not None]
+        picked = self.reduction.raters(torch.stack(visual), torch.stack([self.rows[index] for index in question]))
+        return [texts.index(question[index]) for index in picked.tolist()]
+
+    @staticmethod
+    def _question(owner: list[int | None]) -> list[int]:
+        last = max(index for index, image in enumerate(owner) if image is not None)
+        return list(range(last + 1, len(owner))) or [index for index, image in enumerate(owner) if image is None]
+
+    def forward(self, answered: list[int]) -> Tensor:
+        """Return the logits after the prompt and the answer so far."""
+        rows = self.rows + [self.text.embed_tokens(torch.tensor(token)) for token in answered]
+        owner = self.owner + [None] * len(answered)
+        axes = self.model.info.position_axes
+        ahead = [self.next + step if axes == 1 else [self.next + step] * 3 for step in range(len(answered))]
+        positions = self.positions + ahead
+        probabilities = output = torch.empty(0)
+        window = getattr(self.module.config.text_config, "sliding_window", None)
+        for index, layer in enumerate(self.text.layers):
+            if index in self.sites and set(owner) != {None}:
+                if index not in self.chosen:
+                    signals = self._signals(index, layer, rows, owner, positions, probabilities, output, window)
+                    self.seen[index] = signals
+                    self.chosen[index] = self.reduction.select(signals, self.sites[index])
+                rows, owner, positions = self._reduce(self.chosen[index], rows, owner, positions)
+            hidden = torch.stack(rows)[None]
+            output, probabilities = self._attend(layer, hidden, positions, window)
+            hidden = hidden + output
+            rows = list((hidden + layer.mlp(layer.post_attention_layernorm(hidden)))[0])
+        return self.module.lm_head(self.text.norm(rows[-1]))  # type: ignore[no-any-return]
+
+    def _attend(self, layer: Any, hidden: Tensor, positions: list[Any], window: int | None) -> tuple[Tensor, Tensor]:
+        """Return the attention's output [1, T, D] and probabilities [H, T, T]."""
+        allowed = torch.ones(len(positions), len(positions)).tril().bool()
+        places = torch.tensor(positions)
         if window is not None:
-            allowed &= distance < window
-        mask = torch.zeros(len(hidden), len(hidden)).masked_fill(~allowed, -1e30)
-        rotary = text.rotary_emb(hidden, positions[None])
-        normed = layer.input_layernorm(hidden[None])
-        _, probabilities = layer.self_attn(normed, attention_mask=mask[None, None], position_embeddings=rotary)
-        attention = probabilities[0]
-        hidden = layer(hidden[None], attention_mask=mask[None, None], position_embeddings=rotary)[0]
-    return module.lm_head(text.norm(hidden[-1]))
+            allowed &= places[:, None] - places[None, :] < window
+        mask = torch.zeros(len(positions), len(positions)).masked_fill(~allowed, -1e30)
+        places = places[None] if places.dim() == 1 else places.T[:, None]
+        output, probabilities = layer.self_attn(
+            layer.input_layernorm(hidden),
+            attention_mask=mask[None, None],
+            position_embeddings=self.text.rotary_emb(hidden, places),
+        )[:2]
+        return output, probabilities[0]
+
+    def _signals(
+        self,
+        index: int,
+        layer: Any,
+        rows: list[Tensor],
+        owner: list[int | None],
+        positions: list[Any],
+        probabilities: Tensor,
+        output: Tensor,
+        window: int | None,
+    ) -> Signals:
+        where = [place for place, image in enumerate(owner) if image is not None]
+        texts = [place for place, image in enumerate(owner) if image is None]
+        raters = [texts[number] for number in self.raters]
+        hidden = torch.stack(rows)
+        given: dict[Signal, Any] = {
+            Signal.HIDDEN: lambda: hidden[where],
+            Signal.TEXT_HIDDEN: lambda: hidden[self._question(owner)],
+            Signal.FRESH_QUERY_ATTENTION: lambda: self._attend(layer, hidden[None], positions, window)[1][:, -1, where],
+            Signal.LAST_QUERY_ATTENTION: lambda: probabilities[:, -1, where],
+            Signal.RATER_ATTENTION: lambda: probabilities[:, raters][:, :, where],
+            Signal.ATTENTION_OUTPUT: lambda: output[0, where],
+            Signal.RATER_ROTARY: lambda: torch.tensor(
+                [[self._similarity(positions[rater], positions[token]) for token in where] for rater in raters]
+            ),
+        }
+        values = {signal.value: given[signal]() for signal in self.reduction.needs if not signal.of_encoder}
+        return Signals(
+            len(where),
+            seed=self.request.seed,
+            images=torch.tensor([owner[place] for place in where]),
+            original_tokens=self.originals,
+            **values,
+        )
+
+    def _similarity(self, one: Any, other: Any) -> float:
+        """Return 2 / sqrt(d) * sum over f of cos(distance * theta_f), each frequency on its own axis."""
+        frequencies = self.text.rotary_emb.inv_freq
+        distance = torch.tensor(one) - torch.tensor(other)
+        if distance.dim():
+            sections = self.module.config.text_config.rope_parameters["mrope_section"]
+            distance = torch.cat([distance[axis].repeat(size) for axis, size in enumerate(sections)])
+        return float((distance * frequencies).cos().sum() * 2 / self.model.info.head_dim**0.5)
+
+    def _reduce(
+        self, selection: Selection, rows: list[Tensor], owner: list[int | None], positions: list[Any]
+    ) -> tuple[list[Tensor], list[int | None], list[Any]]:
+        where = [place for place, image in enumerate(owner) if image is not None]
+        visual = torch.stack([rows[place] for place in where])
+        slots = visual[selection.keep] if selection.mix is None else selection.mix @ visual
+        taken = [where[index] for index in selection.keep.tolist()]
+        new_rows: list[Tensor] = []
+        new_owner: list[int | None] = []
+        new_positions: list[Any] = []
+        emitted: set[int] = set()
+        for place, image in enumerate(owner):
+            if image is None:
+                new_rows.append(rows[place])
+                new_owner.append(None)
+                new_positions.append(positions[place])
+            elif image not in emitted:
+                emitted.add(image)
+                for slot, origin in zip(slots, taken, strict=True):
+                    if owner[origin] == image:
+                        new_rows.append(slot)
+                        new_owner.append(image)
+                        new_positions.append(positions[origin])
+        if self.reduction.compact_positions and self.model.info.position_axes == 1:
+            new_positions = list(range(len(new_rows)))
+        return new_rows, new_owner, new_positions
