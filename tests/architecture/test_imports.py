@@ -31,8 +31,8 @@ TABLE: dict[str, tuple[frozenset[str], frozenset[str]]] = {
         frozenset({"torch", "PIL"}),
     ),
     "recipes": (
-        # of tasks, only the guarded reader of pictures
-        frozenset({"engine", "models", "reduction", "quantization", "tasks.sources"}),
+        # of tasks, only the guarded reader of pictures; of probes, what a search for a setting measures
+        frozenset({"engine", "models", "reduction", "quantization", "tasks.sources", "probes.kl"}),
         frozenset({"torch", "transformers", "safetensors", "numpy", "PIL"}),
     ),
     "training": (
@@ -41,13 +41,14 @@ TABLE: dict[str, tuple[frozenset[str], frozenset[str]]] = {
         frozenset({"torch"}),
     ),
     "study": (
-        # of models, what an address needs without loading one: where it lies, its hash, its precision
-        frozenset({"recipes", "models.adapter", "models.fingerprint", "models.load", "models.placement"})
+        # of models, what an address needs without loading one (place, hash, precision), and what costing needs
+        frozenset({"recipes", "models.adapter", "models.fingerprint", "models.load", "models.placement", "models.sizes"})
         | {"tasks", "perturb"},
         frozenset({"numpy", "pyarrow", "yaml", "PIL", "ray"}),
     ),
     "report": (
-        frozenset({"stability", "study.store", "tasks.sources"}),  # pictures are decoded by one guarded reader
+        # pictures are decoded by one guarded reader; where a token lies is said in one place, in plain Python
+        frozenset({"stability", "study.store", "tasks.sources", "reduction.layout"}),
         frozenset({"jinja2", "markupsafe", "rich", "PIL", "numpy"}),
     ),
 }

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from steadyvlm.api import compare, compare_study, read_run
+from steadyvlm.cli.report_arithmetic import study_arithmetic
 from steadyvlm.errors import SteadyVLMError
 from steadyvlm.records import AnswerKind, ImageRef, Prediction
 from steadyvlm.report.data import CONTROL, ORIGINAL, ArmReport, ReportData
@@ -43,14 +44,17 @@ def study_report(result: StudyResult, *, correct_threshold: float | None = None)
         for arm in arms
         if len(arm.predictions) < asked
     ]
+    arithmetic, counted = study_arithmetic(result)
     return ReportData(
         title=result.study.name,
         model=result.study.model,
         arms=arms,
         original=result.original,
-        notes=[*fewer, *result.notes],
+        notes=[*fewer, *counted, *result.notes],
         provenance={name: rows[0].to_json() for name, rows in result.provenance.items() if rows},
         image=PictureShelf(result.study),
+        arithmetic=arithmetic,
+        published=result.study.tables,
     )
 
 

@@ -220,6 +220,7 @@ class _Run:
             "decoding": asdict(cell.decoding),
             "soft_threshold": cell.task.soft_threshold,
             "provenance": provenances,
+            "sizes": answerer.sizes(),
             "model_s": round(model_s, 3),
             "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }

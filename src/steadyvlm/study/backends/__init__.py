@@ -25,6 +25,9 @@ class Answerer(Protocol):
     def provenance(self) -> Mapping[str, Any]:
         """Return device, dtype, attention, versions and extra, as in `records.Provenance`."""
 
+    def sizes(self) -> Mapping[str, Any] | None:
+        """Return the sizes of the model that answers (`cost.ModelSizes` as JSON), or None where they are not known."""
+
 
 class Session(Protocol):
     """An original that can be opened when it is needed."""

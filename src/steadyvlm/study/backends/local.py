@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from steadyvlm.errors import Unsupported
 from steadyvlm.models.adapter import VisionLanguageModel
 from steadyvlm.models.fingerprint import folder_sha256
 from steadyvlm.models.load import find_folder, load
 from steadyvlm.models.placement import resolve_device, resolve_dtype
+from steadyvlm.models.sizes import sizes_of
 from steadyvlm.recipes.accelerate import AcceleratedModel, accelerate
 from steadyvlm.recipes.lvpruning_modules import modules_sha256
 from steadyvlm.recipes.recipe import Recipe
@@ -38,6 +40,13 @@ class LocalArm:
         known = self._accelerated.model.provenance()
         report = self._accelerated.report
         return known if report is None else {**known, "extra": {**known["extra"], "quantization": str(report)}}
+
+    def sizes(self) -> Mapping[str, Any] | None:
+        """Return the sizes of the model, None when its operations are not counted."""
+        try:
+            return sizes_of(self._accelerated.model.module.config).to_json()
+        except Unsupported:
+            return None
 
 
 class LocalSession:

@@ -40,6 +40,9 @@ class ScriptedArm:
         """Return that nothing ran."""
         return {"device": "none", "dtype": self.dtype, "attention": "none", "versions": {}, "extra": {}}
 
+    def sizes(self) -> None:
+        """Return that there is no model to count."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScriptedSession:

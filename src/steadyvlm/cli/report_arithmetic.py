@@ -1,0 +1,102 @@
+"""The operations behind a study's answers, counted from what each record says was executed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from steadyvlm.cost import ModelSizes
+from steadyvlm.cost.methods import scoring_of
+from steadyvlm.cost.profiles import Profile, profile
+from steadyvlm.cost.records import counts_of
+from steadyvlm.cost.report import Counts, count
+from steadyvlm.errors import ConfigError, InvalidOption
+from steadyvlm.records import Prediction
+from steadyvlm.registry import Spec
+from steadyvlm.report.data import ORIGINAL, Arithmetic
+from steadyvlm.study.plan import CONTROL
+from steadyvlm.study.result import StudyResult
+
+PROFILE = "engine"
+
+
+def study_arithmetic(result: StudyResult) -> tuple[dict[str, Arithmetic], list[str]]:
+    """Return the operations of every arm by name, "original" included, and what a reader must know about them.
+
+    Empty when the model's sizes or the counts were not recorded (an older run, imported answers).
+    """
+    sizes = _sizes(result)
+    if sizes is None:
+        return {}, []
+    rule = profile(PROFILE)
+    by_key = {item.key: item for item in result.original}
+    found: dict[str, Arithmetic] = {}
+    uncounted: list[str] = []
+    for arm, predictions in {ORIGINAL: result.original, **result.arms}.items():
+        spec = _reduction(result.recipes[arm])
+        twins = [by_key[item.key] for item in predictions if item.key in by_key]
+        mine, complete = _total(predictions, sizes, rule, spec)
+        theirs, _ = _total(twins, sizes, rule, None)
+        if mine is None or theirs is None:
+            continue
+        if not complete:
+            uncounted.append(arm)
+        found[arm] = Arithmetic(mine[0] / mine[1], mine[0] * theirs[1] / (theirs[0] * mine[1]), mine[1], rule.note)
+    notes = []
+    if uncounted:
+        notes.append(f"Operations of {', '.join(uncounted)} leave out what choosing the tokens takes: it is not known.")
+    bits = [arm for arm in found if arm not in (ORIGINAL, CONTROL) and _has_quantizer(result.recipes[arm])]
+    if bits:
+        notes.append(
+            f"Operations count arithmetic whatever its precision; {', '.join(bits)} also run it in fewer bits."
+        )
+    return found, notes
+
+
+def _sizes(result: StudyResult) -> ModelSizes | None:
+    for cell in result.about.get(ORIGINAL, ()):
+        if cell.get("sizes"):
+            return ModelSizes.from_json(cell["sizes"])
+    return None
+
+
+def _total(
+    predictions: Sequence[Prediction], sizes: ModelSizes, rule: Profile, spec: Spec | None
+) -> tuple[tuple[int, int] | None, bool]:
+    """Return ((operations, answers), whether scoring is in it); None when no answer can be counted."""
+    operations, answers, complete = 0, 0, True
+    known: dict[Counts, tuple[int, bool]] = {}  # questions of one length cost the same
+    for item in predictions:
+        if item.generation is None:
+            continue
+        try:
+            counts = counts_of(item)
+            if counts not in known:
+                scoring = scoring_of(spec, counts, sizes)
+                bill = count(replace(counts, scoring=scoring or ()), sizes, rule)
+                known[counts] = (bill.flops, scoring is not None)
+        except InvalidOption:
+            return None, False
+        flops, whole = known[counts]
+        operations, answers, complete = operations + flops, answers + 1, complete and whole
+    return ((operations, answers) if answers else None), complete
+
+
+def _reduction(recipe: str) -> Spec | None:
+    """Return the reduction of a canonical recipe, without importing a method."""
+    from steadyvlm.reduction import REDUCTIONS
+
+    for part in recipe.split(" + "):
+        try:
+            spec = Spec.parse(part)
+        except ConfigError:
+            continue
+        if spec.name in REDUCTIONS:
+            return spec
+    return None
+
+
+def _has_quantizer(recipe: str) -> bool:
+    from steadyvlm.quantization import QUANTIZERS
+
+    return any(part.partition("(")[0] in QUANTIZERS for part in recipe.split(" + "))
