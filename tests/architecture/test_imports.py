@@ -31,8 +31,8 @@ TABLE: dict[str, tuple[frozenset[str], frozenset[str]]] = {
         frozenset({"torch", "PIL"}),
     ),
     "recipes": (
-        # of tasks, only the guarded reader of pictures; of probes, what a search for a setting measures
-        frozenset({"engine", "models", "reduction", "quantization", "tasks.sources", "probes.kl"}),
+        # of tasks, only the guarded reader of pictures; probes measure what a recipe does
+        frozenset({"engine", "models", "reduction", "quantization", "tasks.sources", "probes"}),
         frozenset({"torch", "transformers", "safetensors", "numpy", "PIL"}),
     ),
     "training": (

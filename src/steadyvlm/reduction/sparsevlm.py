@@ -185,20 +185,17 @@ def recycle(kept: Tensor, scores: Tensor, signals: Signals) -> Selection:
     Args:
         kept: [k] ascending, fewer than all.
         scores: [N] float32, the higher the better.
-        signals: with HIDDEN, and with the images of the tokens when there are several.
+        signals: with HIDDEN.
     """
     pruned = complement(kept, scores.numel())
     recycled = pruned[by_score(scores[pruned])[: int(0.3 * pruned.numel()) + 1]]
-    clusters = int(recycled.numel() / 10) + 1
+    clusters = recycled.numel() // 10 + 1
     found = density_peaks(signals.require(Signal.HIDDEN)[recycled], clusters)
     keep = torch.cat([kept, recycled[found.centres]])
     mix = torch.zeros(keep.numel(), scores.numel(), dtype=torch.float32, device=scores.device)
     mix[torch.arange(kept.numel(), device=scores.device), kept] = 1.0
     sizes = torch.bincount(found.labels, minlength=clusters).to(torch.float32)
     mix[kept.numel() + found.labels, recycled] = (1.0 / (sizes + 1e-6))[found.labels]
-    if signals.images is not None:
-        order = signals.images[keep].argsort(stable=True)
-        keep, mix = keep[order], mix[order]
     return Selection(keep, mix)
 
 
