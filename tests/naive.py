@@ -15,7 +15,7 @@ from torch import Tensor
 
 from steadyvlm.engine import Request
 from steadyvlm.models.adapter import IMAGE_SLOT, VisionLanguageModel
-from steadyvlm.reduction.base import Reduction, Selection, Signal, Signals, Site
+from steadyvlm.reduction.base import Reduction, Selection, Signal, Signals
 from steadyvlm.seeding import stable_seed
 
 

@@ -57,6 +57,8 @@ def test_costs_count_what_was_processed_and_held() -> None:
     assert plain.cost.visual_tokens_per_layer == (VISUAL,) * 4
     assert plain.cost.cache_bytes == 4 * (prompt + 2) * token_bytes
     assert plain.cost.time_ms > 0
+    assert plain.cost.text_tokens == prompt - VISUAL
+    assert (plain.cost.image_grids, plain.cost.connector_tokens) == (((1, 6, 6),), VISUAL)
     assert plain.kept == ()
     pruned = one(generate(model, [request()], REDUCTIONS.create("fastv(layer=2, keep_ratio=0.25)"), max_new_tokens=3))
     assert pruned.cost.prompt_tokens == prompt
@@ -76,6 +78,7 @@ def test_visionzip_is_recorded_per_image_with_cls_and_merges() -> None:
         assert item.merged[:5] == (0,) * 5, "dominant rows merge nothing"
         assert sum(item.merged) == VISUAL + 1 - 8, "every other row is merged into a contextual one"
     assert result.cost.visual_tokens_per_layer == (16,) * 4
+    assert (result.cost.image_grids, result.cost.connector_tokens) == (((1, 6, 6),) * 2, 16)
 
 
 def test_first_token_candidates_are_sorted_and_normalised() -> None:
@@ -170,6 +173,8 @@ def test_a_batch_of_failures_only_is_answered_too() -> None:
 def test_a_method_that_returns_nonsense_fails_its_samples_only() -> None:
     @dataclass(frozen=True)
     class Nonsense(Choosy):
+        compact_positions = False
+
         def select(self, signals: Signals, site: Site) -> Selection:
             return Selection(torch.tensor([1, 0] if signals.seed == self.refused else [0, 1]))
 
@@ -218,7 +223,7 @@ class Counting(Llava):
     encoded = 0
 
     def encode(self, pixels: Any, needs: Any) -> Any:
-        self.encoded += pixels.shape[0]
+        self.encoded += len(pixels)
         return super().encode(pixels, needs)
 
 

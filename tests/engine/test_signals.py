@@ -10,12 +10,14 @@ import torch
 import naive
 from steadyvlm.engine import Request, generate
 from steadyvlm.engine.signals import check_reduction, decoder_sites
-from steadyvlm.errors import InvalidOption, Unsupported
-from steadyvlm.models.adapter import IMAGE_SLOT
+from steadyvlm.errors import InvalidOption, RunError, Unsupported
+from steadyvlm.models.adapter import IMAGE_SLOT, EncodedImage
+from steadyvlm.models.llava import Llava
+from steadyvlm.records import Failure
 from steadyvlm.reduction import REDUCTIONS
 from steadyvlm.reduction.base import Selection, Signal, Signals, Site
 from steadyvlm.seeding import stable_seed
-from tiny import VISUAL, make_image, tiny_llava
+from tiny import VISUAL, make_image, make_image_processor, make_module, make_tokenizer, tiny_llava
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Spy:
         return Selection(torch.arange(signals.num_tokens + int(signals.has_cls)))
 
 
-ENCODER = frozenset({Signal.ENCODER_ROWS, Signal.CLS_ATTENTION, Signal.ENCODER_KEYS})
+ENCODER = frozenset(signal for signal in Signal if signal.of_encoder) - {Signal.TEXT_RELEVANCE}
+DECODER = frozenset(signal for signal in Signal if not signal.of_encoder)
 
 
 def test_encoder_signals_equal_eager_attention() -> None:
@@ -46,14 +49,25 @@ def test_encoder_signals_equal_eager_attention() -> None:
     module = naive.eager(model.module)
     for index, (image, seen) in enumerate(zip(images, spy.seen, strict=True)):
         with torch.no_grad():
-            rows, attention, keys = naive.encoder_truth(module, model.preprocess(image))
+            truth = naive.encoder_truth(module, model.preprocess(image).values)
         assert (seen.num_tokens, seen.has_cls) == (VISUAL, True)
+        assert seen.layout == model.preprocess(image).layout
         assert seen.seed == stable_seed(5, "image", index)
         assert seen.require(Signal.CLS_ATTENTION).shape == (2, VISUAL)
-        torch.testing.assert_close(seen.require(Signal.ENCODER_ROWS), rows)
-        torch.testing.assert_close(seen.require(Signal.CLS_ATTENTION), attention)
-        torch.testing.assert_close(seen.require(Signal.ENCODER_KEYS), keys)
+        for signal in ENCODER:
+            torch.testing.assert_close(seen.require(signal), truth[signal], msg=signal)
         assert seen.last_query_attention is None
+
+
+@pytest.mark.parametrize("layers", [-1, 1])
+def test_signals_of_the_last_layer_do_not_depend_on_the_feature_layer(layers: int) -> None:
+    needs = frozenset({Signal.LAST_KEYS, Signal.LAST_CLS_ATTENTION})
+    model = tiny_llava(layers_read=layers)
+    with torch.no_grad():
+        (encoded,) = model.encode([model.preprocess(make_image(1))], needs)
+        truth = naive.encoder_truth(naive.eager(model.module), model.preprocess(make_image(1)).values)
+    for signal in needs:
+        torch.testing.assert_close(encoded.signals[signal], truth[signal])
 
 
 @pytest.mark.parametrize("signal", sorted(ENCODER))
@@ -79,7 +93,7 @@ def test_last_query_attention_equals_eager_attention(options: dict[str, object],
         with torch.no_grad():
             out = module(
                 input_ids=torch.tensor([ids]),
-                pixel_values=model.preprocess(request.images[0]),
+                pixel_values=model.preprocess(request.images[0]).values,
                 output_attentions=True,
             )
         start = ids.index(3)
@@ -89,10 +103,88 @@ def test_last_query_attention_equals_eager_attention(options: dict[str, object],
         torch.testing.assert_close(seen.require(Signal.LAST_QUERY_ATTENTION), expected)
 
 
+@dataclass(frozen=True)
+class Rater(Spy):
+    """Names its raters, and writes down what it chose them from."""
+
+    chosen: tuple[int, ...] = (0, 2)
+    given: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+
+    def raters(self, visual: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        self.given.append((visual, text))
+        return torch.tensor(self.chosen, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("options", [{"text": "llama"}, {"text": "mistral", "sliding_window": 25}])
+def test_decoder_signals_equal_those_of_the_slow_engine(options: dict[str, object]) -> None:
+    model = tiny_llava(**options)  # type: ignore[arg-type]  # keyword options of two kinds
+    requests = [
+        Request((make_image(0),), "what colour?", 5),
+        Request((make_image(1), make_image(2)), "is the star red?", 6),
+    ]
+    spy = Rater(Site(2), DECODER)
+    generate(model, requests, spy, max_new_tokens=1)
+    for request, seen, given in zip(requests, spy.seen, spy.given, strict=True):
+        with torch.no_grad():
+            own = Rater(Site(2), DECODER)
+            prompt = naive.Prompt(naive.eager(model.module), model, request, own)
+            prompt.forward([])
+        for signal in DECODER:
+            torch.testing.assert_close(seen.require(signal), prompt.seen[2].require(signal), rtol=1e-4, atol=1e-5)
+        assert seen.images is not None
+        assert seen.images.tolist() == [index for index in range(len(request.images)) for _ in range(VISUAL)]
+        assert seen.original_tokens == seen.num_tokens == len(request.images) * VISUAL
+        for one, other in zip(given, own.given[0], strict=True):
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("signal", sorted(DECODER))
+def test_only_the_decoder_signals_asked_for_arrive(signal: Signal) -> None:
+    spy = Rater(Site(2), frozenset({signal}))
+    generate(tiny_llava(), [Request((make_image(0),), "what?", 5)], spy, max_new_tokens=1)
+    assert {item for item in Signal if getattr(spy.seen[0], item.value) is not None} == {signal}
+    assert bool(spy.given) == (signal in (Signal.RATER_ATTENTION, Signal.RATER_ROTARY))
+
+
+IMAGE_LAST = (
+    "{{ bos_token }}{% for m in messages %}USER: {% for p in m['content'] %}"
+    "{% if p['type'] == 'text' %}{{ p['text'] }}{% endif %}{% endfor %}<image>{% endfor %}"
+)
+
+
+def test_all_text_is_the_question_when_the_prompt_ends_with_the_image() -> None:
+    model = tiny_llava(template=IMAGE_LAST)
+    request = Request((make_image(0),), "what colour?", 5)
+    assert model.tokenize(request.prompt, 1)[-1] == IMAGE_SLOT
+    spy = Rater(Site(2), DECODER)
+    generate(model, [request], spy, max_new_tokens=1)
+    with torch.no_grad():
+        prompt = naive.Prompt(naive.eager(model.module), model, request, Rater(Site(2), DECODER))
+        prompt.forward([])
+    text = len(model.tokenize(request.prompt, 1)) - 1
+    assert spy.seen[0].require(Signal.TEXT_HIDDEN).shape[0] == spy.given[0][1].shape[0] == text
+    for signal in DECODER - {Signal.RATER_ROTARY}:
+        expected = prompt.seen[2].require(signal)
+        torch.testing.assert_close(spy.seen[0].require(signal), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("chosen", [(), (1, 0), (0, 400), (-1, 2)])
+def test_raters_that_do_not_fit_fail_their_sample(chosen: tuple[int, ...]) -> None:
+    spy = Rater(Site(2), frozenset({Signal.RATER_ATTENTION}), chosen=chosen)
+    (failed,) = generate(tiny_llava(), [Request((make_image(0),), "what colour?", 5)], spy, max_new_tokens=1)
+    assert isinstance(failed, Failure)
+    assert failed.kind == RunError.__name__
+    assert "'Rater' returned raters" in failed.message
+    assert spy.seen == []
+
+
 def test_a_method_without_needs_sees_only_counts_and_seed() -> None:
     spy = Spy(Site(2), frozenset())
     generate(tiny_llava(), [Request((make_image(0), make_image(1)), "what?", 9)], spy, max_new_tokens=1)
-    assert spy.seen == [Signals(2 * VISUAL, seed=9)]
+    (seen,) = spy.seen
+    assert (seen.num_tokens, seen.seed, seen.original_tokens) == (2 * VISUAL, 9, 2 * VISUAL)
+    assert seen.layout is None
+    assert not [signal for signal in Signal if getattr(seen, signal.value) is not None]
 
 
 def test_a_prompt_without_image_asks_the_method_nothing() -> None:
@@ -107,6 +199,35 @@ def test_attention_before_layer_zero_is_refused() -> None:
         check_reduction(Spy(Site(0), frozenset({Signal.LAST_QUERY_ATTENTION})), tiny_llava())
 
 
+def test_a_family_a_method_is_not_defined_on_is_refused_with_the_reason() -> None:
+    @dataclass(frozen=True)
+    class Picky(Spy):
+        refusals: dict[str, str] = field(default_factory=lambda: {"llava": "it has no time axis."})
+        equivalents: dict[str, str] = field(default_factory=dict)
+
+    with pytest.raises(Unsupported, match="Picky is not defined for models of the family llava: it has no time axis"):
+        check_reduction(Picky(Site(1), frozenset()), tiny_llava())
+    check_reduction(Picky(Site(1), frozenset(), refusals={"qwen2_vl": "no."}), tiny_llava())
+
+
+def test_text_relevance_is_asked_for_each_question_with_the_methods_tower() -> None:
+    class Related(Llava):
+        """Stands in for a CLIP text tower: relevance is made of the names it gets."""
+
+        def text_relevance(self, encoded: EncodedImage, question: str, text_tower: str) -> torch.Tensor:
+            return torch.full((encoded.layout.visual_tokens,), float(len(question) + len(text_tower)))
+
+    @dataclass(frozen=True)
+    class Comparing(Spy):
+        text_tower: str = "here"
+
+    model = Related(make_module(), make_tokenizer(), make_image_processor())
+    spy = Comparing(Site(None), frozenset({Signal.TEXT_RELEVANCE}))
+    image = make_image(0)
+    generate(model, [Request((image,), "what?", 5), Request((image,), "what is it?", 6)], spy, max_new_tokens=1)
+    assert [seen.require(Signal.TEXT_RELEVANCE).unique().tolist() for seen in spy.seen] == [[9.0], [15.0]]
+
+
 @pytest.mark.parametrize("layer", [4, -1])
 def test_a_layer_the_model_lacks_is_refused(layer: int) -> None:
     with pytest.raises(InvalidOption, match="layers 0 to 3"):
@@ -118,5 +239,5 @@ def test_a_layer_the_model_lacks_is_refused(layer: int) -> None:
 def test_encoder_signals_of_a_decoder_method_are_not_asked_of_the_encoder() -> None:
     two_layers = tiny_llava(layers_read=(-2, -1))
     check_reduction(REDUCTIONS.create("fastv(layer=1)"), two_layers)
-    with pytest.raises(Unsupported, match="cls_attention"):
+    with pytest.raises(Unsupported, match="no encoder signal encoder_keys"):
         check_reduction(REDUCTIONS.create("visionzip(dominant=5, contextual=2)"), two_layers)

@@ -11,19 +11,20 @@ from PIL import Image
 from torch import nn
 
 from steadyvlm.errors import CheckpointError, ImageError, Unsupported
-from steadyvlm.models.adapter import DecoderLayer, VisionLanguageModel
+from steadyvlm.models.adapter import DecoderLayer, Pixels, VisionLanguageModel
 from steadyvlm.models.llava import Llava
-from steadyvlm.reduction.base import Signal
+from steadyvlm.reduction.base import Signal, Signals
+from steadyvlm.reduction.layout import ImageLayout
 from tiny import SIDE, VISUAL, make_config, make_image, make_image_processor, make_module, make_tokenizer, tiny_llava
 
 
 def test_info_tells_the_sizes() -> None:
     info = tiny_llava("mistral", sliding_window=25).info
     assert (info.num_layers, info.num_heads, info.num_kv_heads, info.head_dim) == (4, 4, 2, 8)
-    assert (info.width, info.mlp_width, info.encoder_rows, info.visual_tokens) == (32, 48, VISUAL + 1, VISUAL)
+    assert (info.width, info.mlp_width, info.position_axes) == (32, 48, 1)
     assert (info.has_cls, info.max_positions, info.sliding_window) == (True, 512, 25)
+    assert info.signals == {signal for signal in Signal if signal.of_encoder}
     assert info.family == "llava/clip_vision_model/mistral"
-    assert tiny_llava(vision_feature_select_strategy="full").info.visual_tokens == VISUAL + 1
     assert tiny_llava().info.sliding_window is None
 
 
@@ -50,14 +51,16 @@ def test_a_model_without_any_end_token_has_none() -> None:
 @pytest.mark.parametrize("strategy", ["default", "full"])
 def test_features_equal_those_of_transformers(layers: Any, strategy: str) -> None:
     model = tiny_llava(layers_read=layers, vision_feature_select_strategy=strategy)
-    pixels = torch.cat([model.preprocess(make_image(seed)) for seed in (1, 2)])
+    pixels = [model.preprocess(make_image(seed)) for seed in (1, 2)]
     with torch.inference_mode():
         expected = model.module.get_image_features(  # type: ignore[operator]
-            pixels,
+            torch.cat([item.values for item in pixels]),
             vision_feature_layer=list(layers) if isinstance(layers, tuple) else layers,
             vision_feature_select_strategy=strategy,
         ).pooler_output
-        got = [model.project(model.default_rows(item.rows)) for item in model.encode(pixels, frozenset())]
+        got = [model.visual_tokens(item) for item in model.encode(pixels, frozenset())]
+    first = -1 if strategy == "full" else 0
+    assert pixels[0].layout.token_ids() == tuple(range(first, VISUAL))
     torch.testing.assert_close(torch.stack(got), torch.stack(list(expected)))
 
 
@@ -68,7 +71,7 @@ def test_a_feature_layer_outside_the_tower_is_refused(layer: int) -> None:
 
 
 def test_signals_that_are_not_defined_are_refused() -> None:
-    with pytest.raises(Unsupported, match="cls_attention"):
+    with pytest.raises(Unsupported, match=r"encoder signal cls_attention: .* vision entries \(2, 3\)"):
         tiny_llava(layers_read=(-2, -1)).check_signals({Signal.CLS_ATTENTION})
     with pytest.raises(Unsupported, match="encoder_keys"):
         tiny_llava(vision_feature_layer=0).check_signals({Signal.ENCODER_KEYS})
@@ -96,8 +99,8 @@ def test_features_do_not_depend_on_the_kind_of_activation() -> None:
     model = Llava(module, make_tokenizer(), make_image_processor())
     pixels = model.preprocess(make_image(1))
     with torch.inference_mode():
-        expected = module.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-2][0]
-        torch.testing.assert_close(model.encode(pixels, frozenset())[0].rows, expected)
+        expected = module.model.vision_tower(pixels.values, output_hidden_states=True).hidden_states[-2][0]
+        torch.testing.assert_close(model.encode([pixels], frozenset())[0].rows, expected)
 
 
 def test_a_truncated_picture_is_refused() -> None:
@@ -110,7 +113,50 @@ def test_a_truncated_picture_is_refused() -> None:
 def test_pictures_of_any_mode_become_pixels() -> None:
     model = tiny_llava()
     for mode in ("RGB", "L", "P", "RGBA", "CMYK", "1"):
-        assert model.preprocess(make_image(1, 50, 40).convert(mode)).shape == (1, 3, SIDE, SIDE)
+        pixels = model.preprocess(make_image(1, 50, 40).convert(mode))
+        assert pixels.values.shape == (1, 3, SIDE, SIDE)
+        assert pixels.layout == ImageLayout((6, 6), has_cls=True)
+
+
+@pytest.mark.parametrize(("scale", "side"), [(1.0, 6), (0.7, 5), (0.25, 3), (0.001, 1)])
+def test_a_smaller_picture_has_the_nearest_grid_and_interpolated_positions(scale: float, side: int) -> None:
+    model = tiny_llava()
+    pixels = model.preprocess(make_image(1, 50, 40), scale=scale)
+    assert pixels.values.shape == (1, 3, 4 * side, 4 * side)
+    assert pixels.layout.grid == (side, side)
+    tower: Any = model.module.model.vision_tower  # type: ignore[union-attr]
+    with torch.inference_mode():
+        expected = tower(pixels.values, output_hidden_states=True, interpolate_pos_encoding=True).hidden_states[-2][0]
+        small, whole = model.encode([pixels, model.preprocess(make_image(2))], frozenset())
+    torch.testing.assert_close(small.rows, expected)
+    assert whole.rows.shape[0] == VISUAL + 1, "pictures of several sizes are encoded together"
+
+
+def test_pictures_show_what_the_tower_sees() -> None:
+    model = tiny_llava()
+    flat = Image.new("RGB", (48, 24), (200, 10, 90))
+    flat.paste((0, 0, 255), (12, 0, 24, 24))  # the crop keeps the middle square
+    (shown,) = model.pictures(model.preprocess(flat))
+    assert (shown.mode, shown.size) == ("RGB", (SIDE, SIDE))
+    assert [shown.getpixel((x, 5)) for x in (0, 11, 12, 23)] == [(0, 0, 255)] * 2 + [(200, 10, 90)] * 2
+
+
+def test_tiles_of_an_image_stand_one_after_the_other() -> None:
+    model = tiny_llava()
+    single = [model.preprocess(make_image(seed)) for seed in (1, 2, 3)]
+    layout = ImageLayout((6, 6), (1, 1), window=(0, 0, 6, 6), has_cls=True)
+    tiled = Pixels(torch.cat([single[1].values, single[2].values]), layout)
+    needs = model.info.signals - {Signal.ENCODER_ROWS, Signal.TEXT_RELEVANCE}
+    with torch.inference_mode():
+        alone = model.encode(single, needs)
+        _, both = model.encode([single[0], tiled], needs)
+    assert both.layout is layout
+    assert both.signals.keys() == needs
+    torch.testing.assert_close(both.rows, torch.cat([alone[1].rows, alone[2].rows]))
+    values: Any = {signal.value: value for signal, value in both.signals.items()}
+    for tile, expected in zip(Signals(2 * VISUAL, True, layout=layout, **values).tiles(), alone[1:], strict=True):
+        for signal in needs:
+            torch.testing.assert_close(tile.require(signal), expected.signals[signal], msg=signal)
 
 
 def test_a_picture_that_is_all_edge_is_refused() -> None:
