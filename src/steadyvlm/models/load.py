@@ -11,14 +11,14 @@ import contextlib
 import importlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from steadyvlm.errors import CheckpointError, MissingDependency, Unsupported
-from steadyvlm.models import MODELS
+from steadyvlm.models import MODELS, llava_original
 from steadyvlm.models.adapter import VisionLanguageModel
 from steadyvlm.models.families import FAMILIES, Family
 from steadyvlm.models.placement import resolve_device, resolve_dtype
@@ -55,6 +55,8 @@ def load(source: str | Path, *, device: str = "auto", dtype: str = "auto") -> Vi
     place = resolve_device(device)
     precision = resolve_dtype(dtype, place)
     folder = find_folder(source)
+    if llava_original.is_original(folder):
+        return _load_original(folder, str(source), place, precision)
     family = _family(folder)
     path, _, name = family.adapter.partition(":")
     adapter: Any = getattr(importlib.import_module(path), name)
@@ -165,16 +167,41 @@ def _load_weights(folder: Path, architecture: str, config: Any, device: torch.de
         ) from error
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(f"the weights in '{folder}' cannot be loaded: {str(error).strip()[:500]}") from error
+    _refuse_missing(folder, report)
+    if not quantised:
+        return module.to(device)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns in every linear of every batch of casts
+    return module
+
+
+def _load_original(folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> VisionLanguageModel:
+    """Load LLaVA-Med as its authors saved it."""
+    from steadyvlm.models.llava import Llava
+
+    settings = llava_original.check_settings(folder)
+    _refuse_pickles(folder)
+    weights = llava_original.read_weights(folder)
+    config = llava_original.make_config(settings, weights)
+    with _quiet():
+        module, report = llava_original.build(config, weights, dtype)
+    _refuse_missing(folder, report)
+    return Llava(
+        module.to(device),
+        llava_original.add_image_token(_load_tokenizer(folder, config.text_config), module.config),
+        llava_original.image_processor(settings, config.vision_config.image_size),
+        name=name,
+        template=llava_original.TEMPLATE,
+        folder=folder,
+    )
+
+
+def _refuse_missing(folder: Path, report: Mapping[str, Any]) -> None:
     missing = sorted(report["missing_keys"])
     if missing:
         raise CheckpointError(
             f"the weights in '{folder}' lack {len(missing)} tensors of the model ({', '.join(missing[:3])}, …); "
             "they would be random. The file belongs to another architecture or an unfinished download."
         )
-    if not quantised:
-        return module.to(device)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns in every linear of every batch of casts
-    return module
 
 
 @contextlib.contextmanager
@@ -201,13 +228,13 @@ def _quantisation_method(settings: Any) -> str:
     return str(getattr(value, "value", value) or "an unnamed method")
 
 
-def _load_tokenizer(folder: Path) -> Any:
+def _load_tokenizer(folder: Path, config: Any = None) -> Any:
     from transformers import AutoTokenizer
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice about tokenizer formats, nothing a caller can act on
-            return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+            return AutoTokenizer.from_pretrained(str(folder), config=config, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise CheckpointError(
             f"no usable tokenizer in '{folder}': {str(error).strip()[:300]} "

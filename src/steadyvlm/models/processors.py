@@ -55,10 +55,11 @@ def load_image_processor(folder: Path, family: Family) -> Any:
     plain = {key: value for key, value in settings.items() if not key.endswith(("_type", "_class"))}
     if kind == "Qwen2VLImageProcessor":
         plain = _with_pixel_limits(plain)
-    return _pillow(kind)(**plain)
+    return pillow_processor(kind)(**plain)
 
 
-def _pillow(kind: str) -> Any:
+def pillow_processor(kind: str) -> Any:
+    """Return the Pillow variant of an image processor class, by the name settings files give it."""
     module, name = _PILLOW[kind]
     try:
         return getattr(importlib.import_module(module), name)
