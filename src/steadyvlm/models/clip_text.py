@@ -37,6 +37,7 @@ _VISUAL = "visual_projection.weight"
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer_config.json")
 
 
+@torch.no_grad()
 def relevance(tower_source: str, folder: Path | None, vision_tower: Any, rows: Tensor, question: str) -> Tensor:
     """Return [N] float32, the dot product of every patch with the question in CLIP's space, neither normalised.
 
@@ -166,8 +167,8 @@ def _text_tower(folder: str, weights: Mapping[str, Tensor]) -> Any:
     try:
         config = CLIPTextConfig.from_pretrained(folder)
         with torch.random.fork_rng(devices=[]):  # the weights it draws are replaced, the caller's lot is not
-            text: Any = CLIPTextModelWithProjection(config).float()  # the config may say otherwise
-        report = text.load_state_dict(weights, strict=False)
+            text: Any = CLIPTextModelWithProjection(config)
+        report = text.float().load_state_dict(weights, strict=False)  # the config may ask for less precision
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).strip()[:300]
         raise CheckpointError(f"the CLIP text tower in '{folder}' cannot be read: {reason}") from error

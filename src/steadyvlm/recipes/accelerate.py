@@ -19,11 +19,13 @@ from steadyvlm.errors import ImageError, InvalidOption, RunError, SampleError, S
 from steadyvlm.models.adapter import VisionLanguageModel
 from steadyvlm.models.load import load
 from steadyvlm.quantization.base import QuantizationReport
+from steadyvlm.recipes.asking import requests_of
 from steadyvlm.recipes.lvpruning_modules import needs_modules, resolve_modules
 from steadyvlm.recipes.recipe import Recipe
+from steadyvlm.recipes.resolve import resolve
 from steadyvlm.records import Failure, Generation, Sample
 from steadyvlm.reduction.base import Reduction
-from steadyvlm.seeding import content_hash, stable_seed
+from steadyvlm.seeding import stable_seed
 from steadyvlm.tasks.sources import FileImage
 
 
@@ -33,10 +35,11 @@ class AcceleratedModel:
 
     Attributes:
         model: what answers; the source itself when neither a quantiser nor a checkpoint is in the recipe.
-        recipe: what was applied.
+        recipe: what was applied; a preset stands here as what it became on this model.
         reduction: the token reduction, None when every token is kept.
         report: what the quantiser did, None without one.
         vision_cache: carries encoded pictures from batch to batch; None encodes them once per batch.
+        notes: what a reader of the results should know, such as how a preset was scaled.
     """
 
     model: VisionLanguageModel
@@ -44,6 +47,7 @@ class AcceleratedModel:
     reduction: Reduction | None = None
     report: QuantizationReport | None = None
     vision_cache: VisionCache | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
 
     def answer_batch(
         self, samples: Sequence[Sample], *, max_new_tokens: int = 16, stop: Sequence[str] = (), top_k: int = 20
@@ -52,8 +56,7 @@ class AcceleratedModel:
 
         A sample's seed is made from its prompt and the bytes of its pictures, so it does not depend on the batch.
         """
-        pictures: dict[str, Image.Image] = {}
-        requests = [_request(sample, pictures) for sample in samples]
+        requests = requests_of(samples)
         asked = [item for item in requests if isinstance(item, Request)]
         results = iter(self.answer_requests(asked, max_new_tokens=max_new_tokens, stop=stop, top_k=top_k))
         return [item if isinstance(item, Failure) else next(results) for item in requests]
@@ -80,7 +83,7 @@ def accelerate(
 
     Args:
         model: from `steadyvlm.load`.
-        recipe: a recipe or its text, for example "fastv(layer=3, keep_ratio=0.5) + rtn(bits=4)".
+        recipe: a recipe or its text, for example "fastv(layer=3, keep_ratio=0.5) + rtn(bits=4)" or "visionzip-192".
         vision_cache_images: carry the encoder's output of this many pictures from batch to batch. Answers then report
             less time than they would take alone, so leave it at 0 when time is what you measure.
 
@@ -90,7 +93,7 @@ def accelerate(
 
     >>> fast = accelerate(model, "visionzip(dominant=32, contextual=8)")   # doctest: +SKIP
     """
-    recipe = Recipe.parse(recipe) if isinstance(recipe, str) else recipe
+    recipe, notes = resolve(model, Recipe.parse(recipe) if isinstance(recipe, str) else recipe)
     cache = VisionCache(vision_cache_images) if vision_cache_images else None
     reduction, quantizer = recipe.build_reduction(), recipe.build_quantizer()
     if recipe.checkpoint is None or not needs_modules(reduction):
@@ -108,7 +111,7 @@ def accelerate(
     if quantizer is not None:
         target = target.copy() if target is model else target
         report = quantizer.quantize(target.linears(quantizer.modules), target.module)
-    return AcceleratedModel(target, recipe, reduction, report, cache)
+    return AcceleratedModel(target, recipe, reduction, report, cache, notes)
 
 
 def answer(
@@ -147,16 +150,3 @@ def answer(
         }
         raise kinds.get(result.kind, RunError)(result.message)
     return result
-
-
-def _request(sample: Sample, pictures: dict[str, Image.Image]) -> Request | Failure:
-    """Load a sample's pictures, each different one once per batch."""
-    try:
-        keys = [reference.sha256() for reference in sample.images]
-        for key, reference in zip(keys, sample.images, strict=True):
-            if key not in pictures:
-                pictures[key] = reference.load()
-    except SteadyVLMError as error:
-        return Failure(type(error).__name__, str(error))
-    seed = stable_seed("sample", content_hash(sample.prompt), *keys)
-    return Request(tuple(pictures[key] for key in keys), sample.prompt, seed)

@@ -4,24 +4,26 @@
     fastv(layer=3, keep_ratio=0.5)                              fewer visual tokens
     visionzip(dominant=54, contextual=10) + rtn(bits=4)         fewer visual tokens and fewer bits
     checkpoint(path='owner/model-awq')                          any checkpoint transformers can load
+    visionzip-192 + rtn(bits=4)                                 a published setting, scaled to the model at hand
 
 The canonical form spells all defaults out in a fixed order, so equal recipes have equal text. It is part of the
-address of every result.
+address of every result. A preset has no such form until it meets a model: `accelerate` and studies resolve it first.
 """
 
 from __future__ import annotations
 
-import ast
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from steadyvlm.errors import ConfigError, InvalidOption, UnknownName
+from steadyvlm.errors import ConfigError, InvalidOption, UnknownName, Unsupported
 from steadyvlm.registry import Registry, Spec, spec_of
 from steadyvlm.seeding import content_hash
 
 if TYPE_CHECKING:
     from steadyvlm.quantization.base import Quantizer
     from steadyvlm.reduction.base import Reduction
+    from steadyvlm.reduction.presets import Preset, Shape
 
 KEEP_ALL = "keep_all"
 CHECKPOINT = "checkpoint"
@@ -35,10 +37,12 @@ class Recipe:
         reduction: a row of `reduction.REDUCTIONS` with its options; None keeps every token.
         quantizer: a row of `quantization.QUANTIZERS` with its options.
         checkpoint: folder or hub id of another checkpoint to use in place of the original's weights.
+        preset: name of a published setting, in place of `reduction`; see `reduction.presets`.
 
     Raises:
-        UnknownName: on construction, for a method or option that does not exist.
+        UnknownName: on construction, for a method, option or preset that does not exist.
         InvalidOption: on construction, for a value a method refuses.
+        ConfigError: on construction, for a preset beside a reduction.
 
     >>> str(Recipe.parse("fastv(keep_ratio=0.25)"))
     'fastv(keep_ratio=0.25, layer=3)'
@@ -47,9 +51,15 @@ class Recipe:
     reduction: Spec | None = None
     quantizer: Spec | None = None
     checkpoint: str | None = None
+    preset: str | None = None
 
     def __post_init__(self) -> None:
-        reduction, quantizer = self.build_reduction(), self.build_quantizer()
+        if self.preset is not None:
+            _published(self.preset)
+            if self.reduction is not None:
+                raise ConfigError(f"preset '{self.preset}' and {self.reduction} are two reductions; keep one of them.")
+        reduction = None if self.reduction is None else _reductions().create(self.reduction)
+        quantizer = self.build_quantizer()
         if self.checkpoint is not None and not (isinstance(self.checkpoint, str) and self.checkpoint.strip()):
             raise InvalidOption(f"checkpoint(path={self.checkpoint!r}) needs the text of a folder or hub id.")
         if self.reduction is not None and reduction is not None:
@@ -68,9 +78,12 @@ class Recipe:
             InvalidOption: for a value a method refuses.
         """
         found: dict[str, Spec] = {}
+        preset = None
         for part in _parts(text):
-            spec = Spec.parse(part)
+            name = _preset_name(part)
+            spec = Spec.parse(part) if name is None else _published(name).spec
             kind = _kind(spec.name)
+            preset = preset or name
             if kind in found:
                 raise ConfigError(
                     f"recipe '{text}' names two parts of one kind ({found[kind].name} and {spec.name}); "
@@ -79,15 +92,39 @@ class Recipe:
             found[kind] = spec
         checkpoint = found.pop(CHECKPOINT, None)
         path = None if checkpoint is None else _checkpoint_path(checkpoint)
-        return Recipe(found.get("reduction"), found.get("quantizer"), path)
+        reduction = None if preset else found.get("reduction")
+        return Recipe(reduction, found.get("quantizer"), path, preset)
 
     @property
     def is_original(self) -> bool:
         """Whether nothing at all is changed."""
         return self == Recipe()
 
+    def resolve(self, shape: Shape) -> tuple[Recipe, str]:
+        """Return the recipe with its preset scaled to a model of this shape, and a note, empty if nothing was scaled.
+
+        >>> from steadyvlm.reduction.presets import Shape
+        >>> str(Recipe.parse("fastv-k3-50").resolve(Shape(layers=12))[0])
+        'fastv(keep_ratio=0.5, layer=1)'
+        """
+        if self.preset is None:
+            return self, ""
+        from steadyvlm.reduction.presets import resolve
+
+        reduction, note = resolve(self.preset, shape)
+        return replace(self, reduction=reduction, preset=None), note
+
     def build_reduction(self) -> Reduction | None:
-        """Return the reduction, or None when every token is kept."""
+        """Return the reduction, or None when every token is kept.
+
+        Raises:
+            Unsupported: for a preset that has not met a model.
+        """
+        if self.preset is not None:
+            raise Unsupported(
+                f"preset '{self.preset}' is scaled to the model it is used on. Apply it with "
+                "accelerate(model, recipe), or call recipe.resolve(shape) first."
+            )
         return None if self.reduction is None else _reductions().create(self.reduction)
 
     def build_quantizer(self) -> Quantizer | None:
@@ -100,23 +137,40 @@ class Recipe:
 
     def __str__(self) -> str:
         checkpoint = None if self.checkpoint is None else Spec(CHECKPOINT, {"path": self.checkpoint})
-        return " + ".join(str(part) for part in (checkpoint, self.reduction, self.quantizer) if part) or KEEP_ALL
+        parts = (checkpoint, self.preset or self.reduction, self.quantizer)
+        return " + ".join(str(part) for part in parts if part) or KEEP_ALL
 
 
 def _parts(text: str) -> list[str]:
-    """Split at the plus signs between calls; plus signs inside quotes or numbers stay."""
+    """Split at the plus signs between parts; those inside parentheses or quotes stay."""
     if not isinstance(text, str) or not text.strip():
         raise ConfigError("the recipe is empty; write for example 'fastv(layer=3, keep_ratio=0.5)' or 'keep_all'.")
-    source = text.strip()
-    try:
-        node = ast.parse(source, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return [source]  # Spec.parse words the error
-    found: list[ast.expr] = []
-    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        found.append(node.right)
-        node = node.left
-    return [ast.get_source_segment(source, part) or source for part in [node, *reversed(found)]]
+    found, depth = [""], 0
+    for piece in _PIECES.findall(text):
+        depth += (piece == "(") - (piece == ")")
+        if piece == "+" and depth == 0:
+            found.append("")
+        else:
+            found[-1] += piece
+    return [part.strip() for part in found]
+
+
+_PIECES = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|.""", re.DOTALL)
+"""A quoted text as a whole, or any single character."""
+_PRESET = re.compile(r"""preset\(\s*(?:name\s*=\s*)?(['"])([^'"]*)\1\s*\)|([A-Za-z]\w*(?:-[\w.]+)+)""")
+"""`preset('name')`, or the bare name, which has a hyphen."""
+
+
+def _preset_name(part: str) -> str | None:
+    match = _PRESET.fullmatch(part)
+    return None if match is None else match[2] or match[3] or ""
+
+
+def _published(name: str) -> Preset:
+    """Return the preset called `name`; raises UnknownName with the closest known one."""
+    from steadyvlm.reduction.presets import preset
+
+    return preset(name)
 
 
 def _kind(name: str) -> str:

@@ -252,6 +252,15 @@ def canonical_recipe(text: str) -> str:
     return str(Recipe.parse(text))
 
 
+def has_preset(text: str) -> bool:
+    """Return whether a recipe names a published setting, which a model has to turn into numbers of its own."""
+    if text == KEEP_ALL:
+        return False
+    from steadyvlm.recipes.recipe import Recipe
+
+    return Recipe.parse(text).preset is not None
+
+
 def recipe_address(text: str) -> str:
     """Return what of a recipe belongs to a cell's address: where a checkpoint lies does not, its weights do."""
     if text == KEEP_ALL:

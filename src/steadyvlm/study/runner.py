@@ -22,6 +22,7 @@ from steadyvlm.study.backends import Answerer, Loader, Session
 from steadyvlm.study.cell import Cell, Key, run_cell
 from steadyvlm.study.identity import Decoding, Item, cell_key, identify, refuse_duplicates, subset
 from steadyvlm.study.images import ImageCache
+from steadyvlm.study.inside import Asked, InsideStore, measure
 from steadyvlm.study.plan import (
     CONTROL,
     KEEP_ALL,
@@ -31,6 +32,7 @@ from steadyvlm.study.plan import (
     TaskPlan,
     build_task,
     canonical_recipe,
+    has_preset,
     recipe_address,
 )
 from steadyvlm.study.progress import Meter, ProgressCallback
@@ -89,6 +91,14 @@ class _Asked:
     items: tuple[Item, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Inside:
+    """What is measured inside the model, on which questions."""
+
+    items: tuple[Item, ...]
+    arms: tuple[Asked, ...]
+
+
 @dataclass(slots=True)
 class _Run:
     study: Study
@@ -107,11 +117,14 @@ class _Run:
         with writing(self.folder, self.study.name) as store:
             with self._setup():
                 session = self.loader(self.study.model, device=self.study.device, dtype=self.study.dtype)
-                weights = {recipe: session.weights_sha256(recipe) for _, recipe in self._recipes()}
-            cells = list(self._cells(asked, session, weights))
+                recipes = self._recipes(session)
+                weights = {recipe: session.weights_sha256(recipe) for _, recipe in recipes}
+            cells = list(self._cells(asked, recipes, weights, session.dtype))
             _refuse_same(cells)
             store.write_manifest(Manifest(self.study.to_mapping(), tuple(_entry(cell) for cell in cells)))
-            meter = Meter({cell.key: len(cell.items) for cell in cells}, self.progress)
+            inside = self._inside(asked, recipes, weights)
+            sizes = {cell.key: len(cell.items) for cell in cells} | {one.key: len(inside.items) for one in inside.arms}
+            meter = Meter(sizes, self.progress)
             errors = []
             for arm in dict.fromkeys(cell.arm for cell in cells):
                 try:
@@ -123,6 +136,7 @@ class _Run:
                         raise  # without the original no other arm can be compared
                     warnings.warn(f"{error} The other arms go on.", ArmWarning, stacklevel=2)
                     errors.append(error)
+            errors += self._look_inside(inside, session, meter)
             if errors:
                 raise type(errors[0])("\n".join(str(error) for error in errors)) from errors[0]
         times = Times(time.perf_counter() - started, self.setup_s, self.model_s)
@@ -134,11 +148,19 @@ class _Run:
         task = self.own_tasks[plan.name] if plan.name in self.own_tasks else build_task(plan)
         return _Asked(plan, task, subset(identify(checked_samples(task)), plan.limit))
 
-    def _recipes(self) -> list[tuple[str, str]]:
+    def _recipes(self, session: Session) -> list[tuple[str, str]]:
+        """Return arm names and the recipes that run; what a preset means is for the model to say."""
         control = [(CONTROL, KEEP_ALL)] if self.study.control else []
-        return [(ORIGINAL, KEEP_ALL), *control, *((arm.name, canonical_recipe(arm.recipe)) for arm in self.study.arms)]
+        arms = [(arm.name, canonical_recipe(arm.recipe)) for arm in self.study.arms]
+        return [
+            (ORIGINAL, KEEP_ALL),
+            *control,
+            *((arm, session.resolve(recipe) if has_preset(recipe) else recipe) for arm, recipe in arms),
+        ]
 
-    def _cells(self, asked: Iterable[_Asked], session: Session, weights: Mapping[str, str]) -> Iterator[Cell]:
+    def _cells(
+        self, asked: Iterable[_Asked], recipes: Iterable[tuple[str, str]], weights: Mapping[str, str], dtype: str
+    ) -> Iterator[Cell]:
         asked = list(asked)
         sizes = {arm.name: (arm.batch_size or self.study.batch_size, arm.limit) for arm in self.study.arms}
         sizes[ORIGINAL] = (self.study.batch_size, None)
@@ -146,7 +168,7 @@ class _Run:
         if self.study.control:
             sizes[CONTROL] = (self.study.control.batch_size, self.study.control.limit)
             order[CONTROL] = self.study.control.order
-        for arm, recipe in self._recipes():
+        for arm, recipe in recipes:
             batch_size, limit = sizes[arm]
             for one in asked:
                 items = subset(one.items, limit)
@@ -157,7 +179,7 @@ class _Run:
                     decoding,
                     weights_sha256=weights[recipe],
                     recipe=recipe_address(recipe),
-                    dtype=session.dtype,
+                    dtype=dtype,
                     task=one.task.name,
                     task_version=one.task.version,
                     condition=condition,
@@ -165,6 +187,44 @@ class _Run:
                 yield Cell(
                     key, arm, recipe, one.task, items, decoding, batch_size, order.get(arm, "by_image"), self.study.seed
                 )
+
+    def _inside(
+        self, asked: Iterable[_Asked], recipes: Iterable[tuple[str, str]], weights: Mapping[str, str]
+    ) -> _Inside:
+        """Return what is to be measured inside the model; nothing when the study does not ask for it."""
+        if self.study.lid is None:
+            return _Inside((), ())
+        items = subset([item for one in asked for item in one.items], self.study.lid.limit)
+        samples, identities = [item.sample for item in items], [item.sha256 for item in items]
+        arms = [
+            Asked(arm, recipe, (weights[KEEP_ALL], weights[recipe], recipe_address(recipe))).with_key(
+                samples, identities, self.study.lid.scope
+            )
+            for arm, recipe in recipes
+            if arm not in (ORIGINAL, CONTROL)
+        ]
+        return _Inside(items, tuple(arms))
+
+    def _look_inside(self, inside: _Inside, session: Session, meter: Meter) -> list[SteadyVLMError]:
+        """Measure every arm; one that cannot be measured costs only itself."""
+        if self.study.lid is None:
+            return []
+        store, errors = InsideStore(self.folder), []
+        store.remember(inside.arms)
+        samples = [item.sample for item in inside.items]
+        for asked in inside.arms:
+            meter.begin(asked.key, asked.arm, "the model's inside")
+            started = time.perf_counter()
+            try:
+                measure(session, asked, samples, scope=self.study.lid.scope, store=store)
+            except StoreError:
+                raise
+            except SteadyVLMError as error:
+                warnings.warn(f"arm '{asked.arm}' was not looked into: {error}", ArmWarning, stacklevel=2)
+                errors.append(error)
+            self.model_s += time.perf_counter() - started
+            meter.computed(len(samples), 0)
+        return errors
 
     def _run_arm(
         self, cells: list[Cell], session: Session, weights: Mapping[str, str], store: StoreWriter, meter: Meter

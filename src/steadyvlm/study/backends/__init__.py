@@ -36,6 +36,9 @@ class Session(Protocol):
     def dtype(self) -> str:
         """The precision "auto" stands for here, or the one asked for."""
 
+    def resolve(self, recipe: str) -> str:
+        """Return the canonical recipe the model runs in place of one with a preset; asked for no other."""
+
     def weights_sha256(self, recipe: str) -> str:
         """Return the hash of the weights `recipe` runs on: the model's own, or those of its checkpoint."""
 

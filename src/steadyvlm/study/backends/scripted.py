@@ -57,6 +57,13 @@ class ScriptedSession:
     script: Script
     dtype: str = "float32"
 
+    def resolve(self, recipe: str) -> str:
+        """Return the preset as published: a script has no other shape."""
+        from steadyvlm.recipes.recipe import Recipe
+        from steadyvlm.reduction.presets import Shape
+
+        return str(Recipe.parse(recipe).resolve(Shape())[0])
+
     def weights_sha256(self, recipe: str) -> str:
         """Return the hash of those names."""
         return content_hash([self.model, recipe if "checkpoint(" in recipe else ""])
