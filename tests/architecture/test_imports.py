@@ -31,8 +31,8 @@ TABLE: dict[str, tuple[frozenset[str], frozenset[str]]] = {
         frozenset({"torch", "PIL"}),
     ),
     "recipes": (
-        # of tasks, only the guarded reader of pictures; probes measure what a recipe does
-        frozenset({"engine", "models", "reduction", "quantization", "tasks.sources", "probes"}),
+        # of tasks, only the guarded reader of pictures; probes measure what a recipe does, and how sure that is
+        frozenset({"engine", "models", "reduction", "quantization", "tasks.sources", "probes", "stability.clusters"}),
         frozenset({"torch", "transformers", "safetensors", "numpy", "PIL"}),
     ),
     "training": (

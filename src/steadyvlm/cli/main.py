@@ -22,6 +22,7 @@ from steadyvlm.cli.list import list_names
 from steadyvlm.cli.pocket import pocket
 from steadyvlm.cli.report import report
 from steadyvlm.cli.run import run
+from steadyvlm.cli.show import show
 from steadyvlm.cli.status import status
 from steadyvlm.cli.train import train
 from steadyvlm.errors import MissingDependency, SteadyVLMError, UnknownName
@@ -81,7 +82,7 @@ def cli(settings: Settings, debug: bool) -> None:
     settings.debug = debug
 
 
-for _command in (demo, run, status, compare, report, list_names, pocket, train):
+for _command in (demo, run, status, compare, report, show, list_names, pocket, train):
     cli.add_command(_command)
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 ARCHITECTURES = ("llava", "qwen2_5_vl", "llava_next")
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+EXAMPLE = "test-0-counting"
 SPLITS = ("train", "validation", "test", "calibration")
 
 
@@ -119,3 +124,11 @@ def train(
     folder = folder or Path("runs", "pocket-training" if architecture == "llava" else f"pocket-training-{architecture}")
     exported = run(folder, TrainingOptions(scale, compile, workers, threads, device, architecture), log=click.echo)
     click.echo(f"The model is at {exported}; measure it with: steadyvlm pocket evaluate --model {exported}")
+
+
+def example_question() -> tuple[Image, str]:
+    """Return a picture of the benchmark and a prompt about it, for commands that need no picture of the user's."""
+    from steadyvlm.pocket.benchmark import scene_samples
+
+    sample = next(sample for sample in scene_samples("test", 0) if sample.id == EXAMPLE)
+    return sample.images[0].load(), sample.prompt

@@ -80,9 +80,14 @@ def embed(data: bytes, *, name: str) -> Picture:
     Raises:
         ImageError: when they cannot be decoded safely.
     """
-    image = decode(data, name=name)
+    return embed_image(decode(data, name=name))
+
+
+def embed_image(image: Image.Image, *, max_side: int = MAX_SIDE) -> Picture:
+    """Return an RGB picture as a data URI of at most `max_side` pixels a side."""
     width, height = image.size
-    image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    image = image.copy()
+    image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     media, encoded = "png", _encode(image, "PNG", optimize=True)
     if len(encoded) > MAX_PNG_BYTES:
         media, encoded = "jpeg", _encode(image, "JPEG", quality=88, subsampling=0)

@@ -13,7 +13,7 @@ from PIL import Image
 from steadyvlm.errors import InvalidOption
 from steadyvlm.records import Generation
 from steadyvlm.reduction.layout import ImageLayout
-from steadyvlm.report.text import number
+from steadyvlm.report.text import count, number
 from steadyvlm.report.token_map import Panel, Stage, panels, runs_of_layers, stages, unreduced
 
 
@@ -22,14 +22,22 @@ class View:
     """A picture as the model saw it.
 
     Attributes:
+        layout: how it was cut.
         panels: its rasters of tokens.
         pictures: RGB, one under each panel.
         whole: the stage in which nothing is dropped.
     """
 
+    layout: ImageLayout
     panels: tuple[Panel, ...]
     pictures: tuple[Image.Image, ...]
     whole: Stage
+
+    @property
+    def about(self) -> str:
+        """Its rasters and tokens in words, such as "24 × 24 places, 576 visual tokens"."""
+        rasters = " and ".join(f"{panel.rows} × {panel.columns}" for panel in self.panels)
+        return f"{rasters} places, {count(self.whole.total, 'visual token')}"
 
     @staticmethod
     def of(layout: ImageLayout, tiles: Sequence[Image.Image]) -> View:
@@ -43,7 +51,7 @@ class View:
         pictures = [tiles[0].convert("RGB")]
         if layout.tiles > 1:
             pictures.append(_stitched(tiles[1:], layout))
-        return View(panels(layout), tuple(pictures), unreduced(layout))
+        return View(layout, panels(layout), tuple(pictures), unreduced(layout))
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,7 @@ class SheetRow:
         margin: how sure the model was of the first token, in nats.
         per_layer: visual tokens every decoder layer processed.
         flops: operations as a share of the original's, None when they were not counted.
+        recipe: what a name stands for, "" when the name says it all.
     """
 
     name: str
@@ -67,20 +76,20 @@ class SheetRow:
     margin: float
     per_layer: tuple[int, ...]
     flops: float | None = None
+    recipe: str = ""
 
     @staticmethod
-    def of(
-        name: str, generation: Generation, layout: ImageLayout, tiles: Sequence[Image.Image], flops: float | None = None
-    ) -> SheetRow:
+    def of(name: str, generation: Generation, view: View, *, flops: float | None = None, recipe: str = "") -> SheetRow:
         """Return the row of an answer to a question about one picture."""
         return SheetRow(
             name=name,
-            view=View.of(layout, tiles),
-            stages=stages(layout, generation.kept),
+            view=view,
+            stages=stages(view.layout, generation.kept),
             answer=generation.text,
             margin=generation.margin,
             per_layer=generation.cost.visual_tokens_per_layer,
             flops=flops,
+            recipe=recipe,
         )
 
     @property
@@ -105,14 +114,14 @@ class SheetRow:
         '0-1: 576; 2: 288'
         """
         return "; ".join(
-            f"{first}: {count:,}" if first == last else f"{first}-{last}: {count:,}"
-            for first, last, count in runs_of_layers(self.per_layer)
+            f"{first}: {tokens:,}" if first == last else f"{first}-{last}: {tokens:,}"
+            for first, last, tokens in runs_of_layers(self.per_layer)
         )
 
     @property
     def facts(self) -> str:
         """Margin, mean and cost in one line."""
-        cost = "" if self.flops is None else f" · {100 * self.flops:.1f} % of the FLOPs"
+        cost = "" if self.flops is None else f" · {100 * self.flops:.1f} % FLOPs"
         return f"margin {self.margin:.2f} · mean {number(self.mean)} tokens{cost}"
 
 

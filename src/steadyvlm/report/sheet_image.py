@@ -1,4 +1,7 @@
-"""A sheet as one picture: a row for every method, a column for every layer at which something changed."""
+"""A sheet as one picture: a card for every method, and in it every layer at which something changed.
+
+Cards stand side by side as far as the widest lets them, with their pictures at one height.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,15 @@ LINE: Colour = (220, 223, 224)
 BLUE: Colour = (11, 98, 168)
 ORANGE: Colour = (184, 67, 11)
 
+_Card = tuple[Image.Image, Image.Image]
+
 SIDE = 336
 """Longer side of a panel in pixels, as near as whole pixels per cell allow."""
 PER_LINE = 4
-"""Stages side by side; more go to the next line."""
-_TEXT, _GAP, _EDGE = 330, 22, 36
-_BARS = 74
+"""Stages side by side; more go to the next line of their card."""
+_TEXT, _GAP, _EDGE = SIDE, 26, 36
+_WIDTH = 4 * SIDE + 3 * _GAP
+_BARS = 54
 
 
 def sheet_image(sheet: Sheet) -> Image.Image:
@@ -33,20 +39,49 @@ def sheet_image(sheet: Sheet) -> Image.Image:
     >>> sheet_image(Sheet("what is it?", "pocket", (SheetRow("original", view, (), "a cat", 2.0, (4, 4)),))).mode
     'RGB'
     """
-    rows = [_row(sheet, row) for row in sheet.rows]
-    width = max(row.width for row in rows)
-    head = _head(sheet, width)
-    parts = [head, *rows]
-    height = sum(part.height for part in parts) + _GAP * len(rows)
+    cards = [(_words(sheet, row), _stages(row)) for row in sheet.rows]
+    width = max(_WIDTH, *(_across(card) for card in cards))
+    parts = [_head(sheet, width), *(_line(line) for line in _lines(cards, width))]
+    height = sum(part.height for part in parts) + _GAP * (len(parts) - 1)
     page = Image.new("RGB", (width + 2 * _EDGE, height + 2 * _EDGE), PAPER)
     draw, top = ImageDraw.Draw(page), _EDGE
-    for part in parts:
-        if part is not head:
+    for place, part in enumerate(parts):
+        if place:
             draw.line((_EDGE, top + _GAP // 2, _EDGE + width, top + _GAP // 2), fill=LINE)
             top += _GAP
         page.paste(part, (_EDGE, top))
         top += part.height
     return page
+
+
+def _across(card: _Card) -> int:
+    return max(part.width for part in card)
+
+
+def _lines(cards: Sequence[_Card], width: int) -> list[list[_Card]]:
+    """Cards in their order, as many in a line as fit."""
+    lines: list[list[_Card]] = []
+    room = 0
+    for card in cards:
+        needed = _across(card) + _GAP
+        if not lines or needed > room:
+            lines.append([])
+            room = width + _GAP
+        lines[-1].append(card)
+        room -= needed
+    return lines
+
+
+def _line(cards: Sequence[_Card]) -> Image.Image:
+    """Cards side by side: words above, stages below at one height."""
+    words = max(card[0].height for card in cards)
+    columns = []
+    for text, stages in cards:
+        column = Image.new("RGB", (max(text.width, stages.width), words + stages.height), PAPER)
+        column.paste(text, (0, 0))
+        column.paste(stages, (0, words))
+        columns.append(column)
+    return _beside(columns, _GAP)
 
 
 def _head(sheet: Sheet, width: int) -> Image.Image:
@@ -56,7 +91,8 @@ def _head(sheet: Sheet, width: int) -> Image.Image:
     for place, line in enumerate(lines):
         draw.text((0, 34 * place), line, font=font(24, bold=True), fill=INK)
     top = 34 * len(lines) + 4
-    draw.text((0, top), _about(sheet), font=font(14), fill=MUTED)
+    about = f"{visible(sheet.model, 120)} sees {sheet.rows[0].view.about}"
+    draw.text((0, top), about, font=font(14), fill=MUTED)
     left = 0
     rows = [stage for row in sheet.rows for stage in row.stages]
     entries: list[tuple[str, Colour | None]] = [("kept", None)]
@@ -71,43 +107,31 @@ def _head(sheet: Sheet, width: int) -> Image.Image:
     return head
 
 
-def _about(sheet: Sheet) -> str:
-    view = sheet.rows[0].view
-    rasters = " and ".join(f"{panel.rows} × {panel.columns}" for panel in view.panels)
-    return f"{visible(sheet.model, 120)} sees {rasters} places, {view.whole.total:,} visual tokens"
-
-
-def _row(sheet: Sheet, row: SheetRow) -> Image.Image:
-    """The words on the left, the stages beside them."""
+def _stages(row: SheetRow) -> Image.Image:
+    """The stages of a method, a few side by side."""
     pictures = [_stage(row.view, caption, stage) for caption, stage in row.shown]
-    lines = [pictures[start : start + PER_LINE] for start in range(0, len(pictures), PER_LINE)]
-    wide = max(sum(item.width for item in line) + _GAP * (len(line) - 1) for line in lines)
-    high = sum(max(item.height for item in line) for line in lines) + 10 * (len(lines) - 1)
-    words = _words(sheet, row)
-    image = Image.new("RGB", (_TEXT + _GAP + wide, max(high, words.height)), PAPER)
-    image.paste(words, (0, 0))
+    lines = [_beside(pictures[start : start + PER_LINE], _GAP) for start in range(0, len(pictures), PER_LINE)]
+    whole = Image.new("RGB", (max(line.width for line in lines), sum(line.height + 10 for line in lines) - 10), PAPER)
     top = 0
     for line in lines:
-        left = _TEXT + _GAP
-        for item in line:
-            image.paste(item, (left, top))
-            left += item.width + _GAP
-        top += max(item.height for item in line) + 10
-    return image
+        whole.paste(line, (0, top))
+        top += line.height + 10
+    return whole
 
 
 def _words(sheet: Sheet, row: SheetRow) -> Image.Image:
     changed = sheet.changed(row)
     written: list[tuple[Sequence[str], int, bool, Colour]] = [
         (_wrapped(visible(row.name, 200), _TEXT, size=15, bold=True), 15, True, INK),
+        (_wrapped(visible(row.recipe, 200), _TEXT, size=12) if row.recipe else (), 12, False, MUTED),
         (_wrapped(visible(row.answer, 200) or "(no text)", _TEXT, size=22), 22, False, ORANGE if changed else INK),
     ]
     if changed:
         was = visible(sheet.rows[0].answer, 100) or "(no text)"
         written.append((_wrapped(f"the original said: {was}", _TEXT, size=13), 13, False, ORANGE))
-    facts = [line for fact in row.facts.split(" · ") for line in _wrapped(fact, _TEXT, size=13)]
-    written.append((facts, 13, False, MUTED))
-    height = sum(len(lines) * (size + 8) + 6 for lines, size, _, _ in written) + _BARS + 30
+    written.append((_wrapped(row.facts, _TEXT, size=13), 13, False, MUTED))
+    written = [entry for entry in written if entry[0]]
+    height = sum(len(lines) * (size + 8) + 6 for lines, size, _, _ in written) + _BARS + 34
     image = Image.new("RGB", (_TEXT, height), PAPER)
     draw, top = ImageDraw.Draw(image), 0
     for lines, size, bold, colour in written:
@@ -124,7 +148,7 @@ def _bars(draw: ImageDraw.ImageDraw, row: SheetRow, top: int) -> None:
     if not row.per_layer:
         return
     full, layers = max(row.view.whole.total, *row.per_layer), len(row.per_layer)
-    step = min(24.0, (_TEXT - 40) / layers)
+    step = _TEXT / layers
     foot = top + _BARS
     for layer, count in enumerate(row.per_layer):
         left, right = round(layer * step), max(round(layer * step), round((layer + 1) * step) - 2)
