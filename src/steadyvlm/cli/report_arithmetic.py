@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from steadyvlm.cost import ModelSizes
@@ -11,9 +11,11 @@ from steadyvlm.cost.profiles import Profile, profile
 from steadyvlm.cost.records import counts_of
 from steadyvlm.cost.report import Counts, count
 from steadyvlm.errors import ConfigError, InvalidOption
+from steadyvlm.probes.correlation import FEWEST, correlate
 from steadyvlm.records import Prediction
 from steadyvlm.registry import Spec
-from steadyvlm.report.data import ORIGINAL, Arithmetic
+from steadyvlm.report.data import ORIGINAL, Arithmetic, Correlation, Disruption
+from steadyvlm.stability import Comparison
 from steadyvlm.study.plan import CONTROL
 from steadyvlm.study.result import StudyResult
 
@@ -51,6 +53,33 @@ def study_arithmetic(result: StudyResult) -> tuple[dict[str, Arithmetic], list[s
             f"Operations count arithmetic whatever its precision; {', '.join(bits)} also run it in fewer bits."
         )
     return found, notes
+
+
+def study_disruption(
+    result: StudyResult, comparisons: Mapping[str, Comparison]
+) -> tuple[dict[str, Disruption], Correlation | None]:
+    """Return the inner disruption of every arm that was looked into, and how it goes with consistency."""
+    found = {
+        arm: Disruption(
+            value=float(row["value"]),
+            low=float(row["low"]),
+            high=float(row["high"]),
+            n=len(row["values"]),
+            per_layer=tuple(float(value) for value in row["per_layer"]),
+            method=f"bootstrap over images, {row['resamples']:,} resamples",
+        )
+        for arm, row in result.inside.items()
+        if arm in comparisons
+    }
+    arms = [arm for arm in found if comparisons[arm].divergence_ratio.defined]
+    if len(arms) < FEWEST:
+        return found, None
+    numbers = correlate(
+        [found[arm].value for arm in arms],
+        [1 - comparisons[arm].divergence_ratio.value for arm in arms],
+        [result.recipes[arm].partition("(")[0] for arm in arms],
+    )
+    return found, Correlation(numbers.pearson, numbers.spearman, numbers.points, numbers.leave_one_out)
 
 
 def _sizes(result: StudyResult) -> ModelSizes | None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from steadyvlm.api import compare, compare_study, read_run
-from steadyvlm.cli.report_arithmetic import study_arithmetic
+from steadyvlm.cli.report_arithmetic import study_arithmetic, study_disruption
 from steadyvlm.errors import SteadyVLMError
 from steadyvlm.records import AnswerKind, ImageRef, Prediction
 from steadyvlm.report.data import CONTROL, ORIGINAL, ArmReport, ReportData
@@ -45,6 +45,7 @@ def study_report(result: StudyResult, *, correct_threshold: float | None = None)
         if len(arm.predictions) < asked
     ]
     arithmetic, counted = study_arithmetic(result)
+    disruption, correlation = study_disruption(result, comparisons)
     return ReportData(
         title=result.study.name,
         model=result.study.model,
@@ -54,6 +55,8 @@ def study_report(result: StudyResult, *, correct_threshold: float | None = None)
         provenance={name: rows[0].to_json() for name, rows in result.provenance.items() if rows},
         image=PictureShelf(result.study),
         arithmetic=arithmetic,
+        disruption=disruption,
+        correlation=correlation,
         published=result.study.tables,
     )
 

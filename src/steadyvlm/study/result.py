@@ -13,6 +13,7 @@ from typing import Any
 
 from steadyvlm.errors import StoreError
 from steadyvlm.records import Prediction, Provenance
+from steadyvlm.study.inside import InsideStore
 from steadyvlm.study.plan import CONTROL, ORIGINAL, Study
 from steadyvlm.study.store import CellStatus, ResultStore, count_failures
 
@@ -54,6 +55,7 @@ class StudyResult:
         arms: answers by recipe name, complete arms only, in the order of the study.
         recipes: canonical text of each arm's recipe, original and control included.
         about: what the store knows of each cell, by arm: provenance, weights, decoding, times.
+        inside: inner disruption by arm, as `study.inside` keeps it; empty when it was not measured.
         incomplete: samples done and asked of every arm that is not complete.
         times: where the time of this run went; None when the result was only read.
     """
@@ -65,6 +67,7 @@ class StudyResult:
     arms: Mapping[str, tuple[Prediction, ...]]
     recipes: Mapping[str, str]
     about: Mapping[str, tuple[Mapping[str, Any], ...]]
+    inside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     incomplete: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     times: Times | None = None
 
@@ -141,6 +144,7 @@ def read_result(folder: str | Path) -> StudyResult:
         arms={arm: rows for arm, rows in complete.items() if arm not in (ORIGINAL, CONTROL)},
         recipes={arm: cells[0].entry.recipe for arm, cells in states.items()},
         about={arm: tuple(store.about(cell.entry.key) for cell in states[arm]) for arm in complete},
+        inside={arm: found for arm, found in InsideStore(store.folder).measured().items() if arm in states},
         incomplete=incomplete,
     )
 
