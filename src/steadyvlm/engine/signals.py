@@ -30,7 +30,8 @@ def check_reduction(reduction: Reduction | None, model: VisionLanguageModel) -> 
     refusals: Mapping[str, str] = reduction.refusals if isinstance(reduction, FamilyAware) else {}
     if family in refusals:
         raise Unsupported(
-            f"{method_name(reduction)} is not defined for models of the family {family}: {refusals[family]}"
+            f"{method_name(reduction)} is not defined for models of the family {family}: "
+            f"{refusals[family].rstrip('.')}."
         )
     decoder_sites(reduction, model.info)
     if encoder_site(reduction, model.info) is not None:
