@@ -149,22 +149,24 @@ def write_folder(
 ) -> None:
     """Write weights in bf16, generation settings, and the tokenizer with its chat template.
 
-    vision: attribute to text of further special tokens.
+    vision: further special tokens, by the tokenizer attribute under which processors look for them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     module.bfloat16().save_pretrained(folder)
     generation: Any = GenerationConfig  # its constructor carries no types
     generation(do_sample=False, **special_ids(tokenizer)).save_pretrained(folder)
+    named = dict(vision or {})
     fast_tokenizer: Any = PreTrainedTokenizerFast
     fast = fast_tokenizer(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         bos_token=BOS,
         eos_token=EOS,
-        additional_special_tokens=[IMAGE, USER, ASSISTANT, *(vision or {}).values()],
+        additional_special_tokens=[*dict.fromkeys([IMAGE, USER, ASSISTANT, *named.values()])],
         clean_up_tokenization_spaces=False,
         model_max_length=2048,
         padding_side="left",
+        **named,
     )
     fast.chat_template = template
     fast.save_pretrained(folder)

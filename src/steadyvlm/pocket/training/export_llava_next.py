@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from steadyvlm.pocket.training.decoder import PocketConfig
 from steadyvlm.pocket.training.export import clip_config, llama_config, special_ids, write_folder, write_processor
 from steadyvlm.pocket.training.llava_next import NextTrainer
 from steadyvlm.pocket.training.names import llava_state
+from steadyvlm.pocket.vocabulary import PATCH
 
 PINPOINTS = [[96, 96], [48, 96], [96, 48], [48, 144], [144, 48]]
 """Sizes (height, width) a picture may be fitted into; a scene takes the first, pictures of other shapes the others."""
@@ -53,3 +55,11 @@ def export(model: NextTrainer, tokenizer: Any, folder: Path) -> None:
         "image_grid_pinpoints": PINPOINTS,
     }
     write_processor(settings, folder)
+    counting = {
+        "processor_class": "LlavaNextProcessor",
+        "image_token": IMAGE,
+        "patch_size": PATCH,
+        "vision_feature_select_strategy": "default",
+        "num_additional_image_tokens": 1,
+    }
+    (folder / "processor_config.json").write_text(json.dumps(counting, indent=2) + "\n")

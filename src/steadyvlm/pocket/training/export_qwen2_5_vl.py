@@ -89,7 +89,12 @@ def export(model: QwenTrainer, tokenizer: Any, folder: Path) -> None:
         tokenizer,
         folder,
         template=QWEN_TEMPLATE,
-        vision={"vision_start_token": VISION_START, "vision_end_token": VISION_END, "video_token": VIDEO},
+        vision={
+            "image_token": IMAGE,
+            "video_token": VIDEO,
+            "vision_start_token": VISION_START,
+            "vision_end_token": VISION_END,
+        },
     )
     settings = {
         "image_processor_type": "Qwen2VLImageProcessor",
