@@ -1,1 +1,1 @@
-"""Numbers about hidden states, from arrays. Empty so far: no probe is implemented."""
+"""Numbers about hidden states and next-token distributions, from arrays: what a model does inside, not what it says."""

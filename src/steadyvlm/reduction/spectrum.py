@@ -76,17 +76,11 @@ def truncated_spectrum(rows: Tensor, rank: float = 0.75) -> Spectrum:
     (2, 0.82, tensor([1., 1., 0.]))
     """
     count, width = rows.shape
-    # Apple's devices have no float64
-    wide = rows.to("cpu" if rows.device.type == "mps" else rows.device).to(torch.float64)
-    gram = wide @ wide.T if count <= width else wide.T @ wide
-    if not bool(gram.isfinite().all()):
-        raise RunError(
-            "the spectrum of hidden states that are not finite was asked for. Load the model with dtype='float32', "
-            "or check the weights for NaN."
-        )
+    wide = _wide(rows)
+    gram = _gram(wide)
     energies, vectors = torch.linalg.eigh(gram)  # ascending
     energies, vectors = energies.flip(0).clamp_min(0), vectors.flip(1)
-    noise = float(energies[0]) * max(count, width) * torch.finfo(torch.float64).eps
+    noise = float(energies[0]) * _noise(count, width)
     real = int((energies > noise).sum())
     used = min(truncated_rank(count, width, rank), real)
     leading = energies[:used]
@@ -101,3 +95,60 @@ def truncated_spectrum(rows: Tensor, rank: float = 0.75) -> Spectrum:
         leverage=leverage.to(torch.float32).to(rows.device),
         gap=float(1 - energies[used] / energies[used - 1]) if 0 < used < real else 1.0,
     )
+
+
+def participation_ratios(rows: Tensor, rank: float = 0.75) -> Tensor:
+    """Return the IPR alone of a batch of matrices, without eigenvectors; at rank 1 without any eigenproblem.
+
+    Args:
+        rows: [B, N, D] float, any float dtype; N may be 0, which gives 0.
+        rank: as for `truncated_spectrum`.
+
+    Returns:
+        [B] float64 on the CPU.
+
+    Raises:
+        RunError: when `rows` holds a value that is not finite.
+
+    >>> participation_ratios(torch.eye(4).expand(2, 4, 4), rank=0.5)
+    tensor([0.5000, 0.5000], dtype=torch.float64)
+    """
+    batch, count, width = rows.shape
+    if count == 0:
+        return torch.zeros(batch, dtype=torch.float64)
+    gram = _gram(_wide(rows))
+    used = truncated_rank(count, width, rank)
+    if used == min(count, width):  # both sums are traces
+        total = gram.diagonal(dim1=1, dim2=2).sum(dim=1)
+        squares = gram.square().sum(dim=(1, 2))
+    else:
+        energies = torch.linalg.eigvalsh(gram).flip(1).clamp_min(0)[:, :used]
+        total, squares = energies.sum(dim=1), energies.square().sum(dim=1)
+    ratio = torch.where(total > 0, squares / total.square(), torch.zeros_like(total))
+    return ratio.cpu()
+
+
+def _wide(rows: Tensor) -> Tensor:
+    """Return the rows in float64, on the CPU when they lie on a device of Apple's, which have none."""
+    return rows.to("cpu" if rows.device.type == "mps" else rows.device).to(torch.float64)
+
+
+def _gram(wide: Tensor) -> Tensor:
+    """Return the smaller Gram matrix of [..., N, D].
+
+    Raises:
+        RunError: when it is not finite.
+    """
+    count, width = wide.shape[-2:]
+    gram = wide @ wide.mT if count <= width else wide.mT @ wide
+    if not bool(gram.isfinite().all()):
+        raise RunError(
+            "the spectrum of hidden states that are not finite was asked for. Load the model with dtype='float32', "
+            "or check the weights for NaN."
+        )
+    return gram
+
+
+def _noise(count: int, width: int) -> float:
+    """Return the share of the largest energy below which an energy may be rounding."""
+    return max(count, width) * torch.finfo(torch.float64).eps
