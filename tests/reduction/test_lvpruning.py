@@ -204,7 +204,7 @@ def test_modules_of_another_model_are_refused(folder: Path) -> None:
     narrow = Signals(5, hidden=torch.zeros(5, 8), text_hidden=torch.zeros(2, 8))
     with pytest.raises(CheckpointError, match="width 24, but this model has 8"):
         LVPruning(str(folder)).select(narrow, Site(1))
-    with pytest.raises(InvalidOption, match="2 fractions, but .* 3 layers"):
+    with pytest.raises(InvalidOption, match=r"2 fractions, but .* 3 layers"):
         LVPruning(str(folder), "fixed", (0.5, 0.2)).sites(DEPTH)
 
 
