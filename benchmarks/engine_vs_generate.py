@@ -90,19 +90,19 @@ def compare(name: str, slow: Callable[[], object], fast: Callable[[], object]) -
 
 def hugging_face(model: Llava, requests: Sequence[Request]) -> torch.Tensor:
     """Answer a batch with transformers' own `generate`, padded on the left as it wants."""
+    pixels = [model.preprocess(image) for request in requests for image in request.images]
+    visual = [image_id(model)] * pixels[0].layout.visual_tokens  # every picture of a LLaVA has as many
     rows = []
     for request in requests:
         ids = model.tokenize(request.prompt, len(request.images))
-        visual = [image_id(model)] * model.info.visual_tokens
         rows.append([item for token in ids for item in (visual if token == IMAGE_SLOT else [token])])
     longest = max(map(len, rows))
-    pixels = torch.cat([model.preprocess(image) for request in requests for image in request.images])
     module: Any = model.module
     with torch.inference_mode():
         return module.generate(
             input_ids=torch.tensor([[0] * (longest - len(row)) + row for row in rows]),
             attention_mask=torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows]),
-            pixel_values=pixels,
+            pixel_values=torch.cat([item.values for item in pixels]),
             do_sample=False,
             max_new_tokens=steps(model),
         )

@@ -85,8 +85,7 @@ def prefill_once(model: Llava, request: Request, recipe: str) -> tuple[float, in
     (result,) = generate(watch, [request], reduction, max_new_tokens=1)
     assert isinstance(result, Generation), result
     visual = result.cost.visual_tokens_per_layer
-    text = result.cost.prompt_tokens - model.info.visual_tokens
-    return watch.seconds, prefill_flops(model.info, [count + text for count in visual])
+    return watch.seconds, prefill_flops(model.info, [count + result.cost.text_tokens for count in visual])
 
 
 def picture(side: int) -> Image.Image:

@@ -23,11 +23,11 @@ TABLE: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "reduction": (frozenset(), frozenset({"torch", "safetensors"})),
     "quantization": (frozenset(), frozenset({"torch", "bitsandbytes"})),
     "models": (
-        frozenset({"cost.sizes", "reduction.base", "quantization.base"}),
+        frozenset({"cost.sizes", "reduction.base", "reduction.layout", "quantization.base"}),
         frozenset({"torch", "transformers", "safetensors", "tokenizers", "huggingface_hub", "jinja2", "PIL", "numpy"}),
     ),
     "engine": (
-        frozenset({"models.adapter", "reduction.base", "quantization.base", "quantization.grid"}),
+        frozenset({"models.adapter", "reduction.base", "reduction.layout", "quantization.base", "quantization.grid"}),
         frozenset({"torch", "PIL"}),
     ),
     "recipes": (

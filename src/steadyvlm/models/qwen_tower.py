@@ -141,6 +141,6 @@ def _signals(
 def _received(query: Tensor, key: Tensor) -> Tensor:
     """Return the mean attention [H, S] each key receives from queries [H, S, d], a few query rows at a time."""
     total = torch.zeros(key.shape[:2], device=key.device)
-    for rows in query.tensor_split(range(QUERY_ROWS, query.shape[1], QUERY_ROWS), dim=1):
+    for rows in torch.split(query, QUERY_ROWS, dim=1):
         total += (rows @ key.transpose(1, 2) * query.shape[-1] ** -0.5).softmax(dim=-1).sum(dim=1)
     return total / query.shape[1]
