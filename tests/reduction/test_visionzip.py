@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from steadyvlm.errors import InvalidOption, Unsupported
-from steadyvlm.reduction.base import Selection, Signal, Signals, Site
+from steadyvlm.errors import InvalidOption
+from steadyvlm.reduction.base import FamilyAware, Selection, Signal, Signals, Site
+from steadyvlm.reduction.layout import ImageLayout
 from steadyvlm.reduction.visionzip import VisionZip
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parents[1] / "golden" / "reductions_by_hand.json").read_text())
@@ -41,7 +42,7 @@ def random_signals(tokens: int, seed: int, *, width: int = 24) -> tuple[Signals,
     generator = torch.Generator().manual_seed(seed)
     attention = (torch.randn(16, tokens + 1, generator=generator) * 2).softmax(-1)[:, 1:]
     keys, rows = torch.randn(tokens + 1, 64, generator=generator), torch.randn(tokens + 1, width, generator=generator)
-    return Signals(tokens, has_cls=True, cls_attention=attention, encoder_keys=keys), rows
+    return Signals(tokens, has_cls=True, salience=attention, encoder_keys=keys), rows
 
 
 def apply(selection: Selection, rows: Tensor) -> Tensor:
@@ -53,7 +54,7 @@ def test_golden_by_hand() -> None:
     signals = Signals(
         num_tokens=9,
         has_cls=True,
-        cls_attention=torch.tensor(golden["attention_sixteenths"]) / 16,
+        salience=torch.tensor(golden["attention_sixteenths"]) / 16,
         encoder_keys=torch.tensor(golden["keys"], dtype=torch.float32),
     )
     selection = VisionZip(dominant=golden["dominant"], contextual=golden["contextual"]).select(signals, Site())
@@ -86,7 +87,7 @@ def test_it_agrees_with_a_float64_reimplementation(tokens: int, dominant: int, c
         signals, rows = random_signals(tokens, seed)
         selection = VisionZip(dominant=dominant, contextual=contextual).select(signals, Site())
         kept, targets, slots = reference(
-            signals.require(Signal.CLS_ATTENTION).double().numpy(),
+            signals.require(Signal.SALIENCE).double().numpy(),
             signals.require(Signal.ENCODER_KEYS).double().numpy(),
             rows.double().numpy(),
             dominant,
@@ -110,8 +111,8 @@ def test_without_contextual_tokens_it_only_prunes_and_needs_no_keys() -> None:
     method = VisionZip(dominant=10, contextual=0)
     signals, _ = random_signals(36, seed=2)
     with_keys = VisionZip(dominant=10, contextual=1).select(signals, Site())
-    assert method.needs == {Signal.CLS_ATTENTION}
-    selection = method.select(Signals(36, has_cls=True, cls_attention=signals.cls_attention), Site())
+    assert method.needs == {Signal.SALIENCE}
+    selection = method.select(Signals(36, has_cls=True, salience=signals.salience), Site())
     assert selection.mix is None
     assert torch.equal(selection.keep, with_keys.keep[:10])
 
@@ -139,9 +140,83 @@ def test_a_budget_above_the_rows_there_are_is_refused(dominant: int, contextual:
         VisionZip(dominant=dominant, contextual=contextual).select(signals, Site())
 
 
-def test_a_tower_without_cls_is_unsupported() -> None:
-    with pytest.raises(Unsupported, match="CLS"):
-        VisionZip().select(Signals(144, cls_attention=torch.rand(2, 144), encoder_keys=torch.rand(144, 2)), Site())
+def without_cls(tokens: int, seed: int) -> Signals:
+    generator = torch.Generator().manual_seed(seed)
+    attention = (torch.randn(4, tokens, generator=generator) * 2).softmax(-1)
+    return Signals(tokens, salience=attention, encoder_keys=torch.randn(tokens, 16, generator=generator))
+
+
+@pytest.mark.parametrize(("tokens", "dominant", "contextual"), [(576, 162, 30), (144, 40, 8), (35, 9, 4)])
+def test_without_cls_all_dominant_tokens_are_patches(tokens: int, dominant: int, contextual: int) -> None:
+    signals = without_cls(tokens, seed=tokens)
+    selection = VisionZip(dominant=dominant, contextual=contextual).select(signals, Site())
+    attention, keys = signals.require(Signal.SALIENCE), signals.require(Signal.ENCODER_KEYS)
+    # The reference counts a CLS row that is always kept: one more dominant row, and every row one further.
+    padded = torch.cat([keys.new_ones(1, 16), keys])
+    kept, targets, slots = reference(
+        attention.double().numpy(), padded.double().numpy(), padded.double().numpy(), dominant + 1, contextual
+    )
+    assert selection.keep.tolist() == [row - 1 for row in kept[1:] + targets]
+    np.testing.assert_allclose(apply(selection, keys).numpy(), slots[1:], atol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [1, 4, 63])
+def test_without_cls_a_picture_within_the_budget_stays_as_it_is(tokens: int) -> None:
+    selection = VisionZip(dominant=54, contextual=10).select(without_cls(tokens, seed=1), Site())
+    assert selection.keep.tolist() == list(range(tokens))
+    assert selection.mix is None
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 2), (2, 1), (2, 2), (3, 1), (1, 3)])
+@pytest.mark.parametrize(("side", "dominant", "contextual"), [(6, 7, 3), (12, 27, 5), (12, 20, 0), (6, 37, 0)])
+def test_tiles_are_reduced_alike_and_packed_by_kind(
+    rows: int, columns: int, side: int, dominant: int, contextual: int
+) -> None:
+    layout = ImageLayout((side, side), (rows, columns), window=(1, 0, rows * side - 1, columns * side), has_cls=True)
+    parts = [random_signals(side * side, seed=tile) for tile in range(layout.tiles)]
+    signals = Signals(
+        layout.tiles * side * side,
+        has_cls=True,
+        layout=layout,
+        salience=torch.cat([part.require(Signal.SALIENCE) for part, _ in parts], dim=1),
+        encoder_keys=torch.cat([part.require(Signal.ENCODER_KEYS) for part, _ in parts]),
+    )
+    selection = VisionZip(dominant=dominant, contextual=contextual).select(signals, Site())
+    size = side * side + 1
+    base: list[int] = []
+    patches: dict[tuple[int, int], int] = {}
+    cls, merged, slots = [], [], {}
+    for tile, (part, hidden) in enumerate(parts):
+        kept, targets, output = reference(
+            part.require(Signal.SALIENCE).double().numpy(),
+            part.require(Signal.ENCODER_KEYS).double().numpy(),
+            hidden.double().numpy(),
+            dominant,
+            max(1, contextual),
+        )
+        targets = targets if contextual else []
+        for row, slot in zip(kept + targets, output, strict=False):
+            slots[tile * size + row] = slot
+        if tile == 0:
+            base = kept + targets
+            continue
+        cls.append(tile * size)
+        merged += [tile * size + row for row in targets]
+        for row in kept[1:]:
+            down, across = divmod(row - 1, side)
+            place = ((tile - 1) // columns * side + down, (tile - 1) % columns * side + across)
+            patches[place] = tile * size + row
+    order = base + [patches[place] for place in sorted(patches)] + cls + merged
+    assert selection.keep.tolist() == order
+    output = apply(selection, torch.cat([hidden for _, hidden in parts])).numpy()
+    np.testing.assert_allclose(output, np.stack([slots[row] for row in order]), atol=1e-5)
+
+
+def test_families_without_cls_are_named_as_equivalents() -> None:
+    method = VisionZip()
+    assert isinstance(method, FamilyAware)
+    assert set(method.equivalents) == {"qwen2_vl", "qwen2_5_vl"}
+    assert not method.refusals
 
 
 @pytest.mark.parametrize(("options", "named"), [({"dominant": 0}, "dominant=0"), ({"contextual": -1}, "contextual=-1")])
@@ -152,5 +227,9 @@ def test_impossible_budgets_are_refused_on_construction(options: dict[str, int],
 
 def test_it_acts_after_the_encoder_and_compacts() -> None:
     assert VisionZip().sites(12) == (Site(None),)
-    assert VisionZip().needs == {Signal.CLS_ATTENTION, Signal.ENCODER_KEYS}
+    assert VisionZip().needs == {Signal.SALIENCE, Signal.ENCODER_KEYS}
     assert VisionZip().compact_positions
+
+
+def test_without_an_image_it_keeps_nothing() -> None:
+    assert VisionZip().select(Signals(0), Site()).keep.numel() == 0

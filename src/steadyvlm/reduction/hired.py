@@ -41,7 +41,7 @@ from steadyvlm.reduction.options import checked_flag, checked_ratio
 from steadyvlm.reduction.tensor_ops import sum_over_heads, top_k, trunc_budget
 from steadyvlm.reduction.tiles import in_window, is_tiled, map_order, rows_per_tile
 
-_NO_CLS = "it ranks patches by the attention of a CLS row, in two layers, and the tower of this family has no such row"
+_NO_CLS = "It ranks patches by the attention of a CLS row in two layers, and the tower of this family has no such row."
 
 
 @dataclass(frozen=True, slots=True)

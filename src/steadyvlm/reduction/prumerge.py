@@ -15,8 +15,8 @@ Differs:
     - The extra token has no patch of its own. In records it bears the number of the strongest dropped patch, or that
       of CLS when none was dropped (the token is zero then, as in the code).
     - Fewer than 33 patches: all others are neighbours (an error in the code).
-    - PruMerge+ without outliers is PruMerge, the extra token alone (a division by zero in the code); with outliers so
-      many that the distance would be 0, it is 1 (an error in the code).
+    - PruMerge+ without outliers is PruMerge, the extra token alone (a division by zero in the code). Above 96 outliers
+      of 576 samples are 1 apart and nothing is dropped, as in the code; they are never 0 apart (an error there).
     - With a fixed number, patches that stand out and are also on the grid are kept once. The code keeps them twice,
       and loses a dropped patch from the extra token for each.
     - On LLaVA-NeXT, which the code does not support, each tile is treated by itself, tile after tile.
@@ -38,8 +38,8 @@ from steadyvlm.reduction.outliers import outlier_ratio
 from steadyvlm.reduction.tensor_ops import by_score, complement, trunc_budget
 from steadyvlm.reduction.tiles import is_tiled, join, own_rows
 
-_PER_TILE = "each tile, the base tile first, is reduced by itself and sends an extra token of its own"
-_NO_CLS = "it ranks patches by the attention of a CLS row, and the tower of this family has no such row"
+_PER_TILE = "Each tile, the base tile first, is reduced by itself and sends an extra token of its own."
+_NO_CLS = "It ranks patches by the attention of a CLS row, and the tower of this family has no such row."
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,10 @@ from steadyvlm.reduction.tensor_ops import complement, top_k, trunc_budget
 from steadyvlm.reduction.tiles import own_rows
 
 _RULES = ("code", "paper")
-_TILES = "the method reshapes to one tile of fixed size, and its source does not say how crops would share a budget"
-_NO_SPACE = "the tower of this family was not trained with a text tower, so there is no space to compare patch and text"
+_TILES = "The method reshapes to one tile of fixed size, and its source does not say how crops would share a budget."
+_NO_SPACE = (
+    "The tower of this family has no text tower it was trained with, and so no space to compare patch and text in."
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,8 @@ from steadyvlm.reduction.tensor_ops import complement, sum_over_heads, top_k
 from steadyvlm.reduction.tiles import is_tiled, join, map_order, own_rows, take
 
 _WITHOUT_CLS = (
-    "the tower has no CLS row: tokens are ranked by the attention they receive from all others in the last window-free "
-    "block, all dominant tokens are patches, and keys are those of merged tokens"
+    "The tower has no CLS row: tokens are ranked by the attention they receive from all patches in the last "
+    "window-free block, all dominant tokens are patches, and keys are those of merged tokens."
 )
 
 
