@@ -17,8 +17,9 @@ import transformers
 
 from steadyvlm.engine import Request, generate
 from steadyvlm.errors import CheckpointError, MissingDependency, Unsupported
-from steadyvlm.models import MODELS
+from steadyvlm.models import MODELS, processors
 from steadyvlm.models import load as load_module
+from steadyvlm.models.families import FAMILIES
 from steadyvlm.models.load import find_folder, load
 from steadyvlm.records import Generation
 from tiny import PARTS_TEMPLATE, make_image, save_tiny, tiny_llava
@@ -128,7 +129,7 @@ def test_weights_of_another_size(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("architectures", "hint"),
-    [(["LlavaLlamaForCausalLM"], "llava-hf"), (["Qwen2VLForConditionalGeneration"], "known arch"), (None, "no arch")],
+    [(["LlavaLlamaForCausalLM"], "llava-hf"), (["Qwen3VLForConditionalGeneration"], "known arch"), (None, "no arch")],
 )
 def test_other_architectures(folder: Path, architectures: list[str] | None, hint: str) -> None:
     edit(folder / "config.json", architectures=architectures)
@@ -172,7 +173,7 @@ def test_image_processor_variants(folder: Path) -> None:
     settings = folder / "preprocessor_config.json"
     for kind in ("CLIPImageProcessorFast", "CLIPFeatureExtractor", "LlavaImageProcessor", None):
         edit(settings, image_processor_type=kind)
-        assert load(folder, device="cpu").preprocess(make_image(1, 60, 40)).shape[1:] == (3, 24, 24)
+        assert load(folder, device="cpu").preprocess(make_image(1, 60, 40)).values.shape == (1, 3, 24, 24)
     edit(settings, image_processor_type="SiglipImageProcessor")
     with pytest.raises(Unsupported, match="SiglipImageProcessor"):
         load(folder, device="cpu")
@@ -255,8 +256,8 @@ def test_code_from_a_checkpoint_is_never_trusted(monkeypatch: pytest.MonkeyPatch
 
 
 def test_image_processors_without_pillow_variants(monkeypatch: pytest.MonkeyPatch, saved: Path) -> None:
-    monkeypatch.setitem(load_module._PROCESSORS, "CLIPImageProcessor", ("no.such.module", "X"))
+    monkeypatch.setitem(processors._PILLOW, "CLIPImageProcessor", ("no.such.module", "X"))
     only = types.SimpleNamespace(CLIPImageProcessor=lambda **settings: settings)
     real = importlib.import_module
     monkeypatch.setattr(importlib, "import_module", lambda name: only if name == "transformers" else real(name))
-    assert load_module._load_image_processor(saved)["image_mean"] == [0.5] * 3
+    assert processors.load_image_processor(saved, FAMILIES["llava"])["image_mean"] == [0.5] * 3

@@ -125,6 +125,7 @@ def unpadded(height: int, width: int, picture: tuple[int, int]) -> tuple[int, in
 
 
 @functools.lru_cache(maxsize=256)
+@torch.inference_mode(False)  # kept indices must also serve a caller that trains
 def _token_ids(layout: ImageLayout) -> Tensor:
     return torch.tensor(layout.token_ids(), dtype=torch.int64)
 

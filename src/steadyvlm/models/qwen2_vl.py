@@ -12,6 +12,7 @@ Differs: nothing, token for token in float32. Pictures only, no videos.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -181,10 +182,13 @@ _SAME = {"patch_size": "patch_size", "temporal_patch_size": "temporal_patch_size
 
 
 def nearest_grid(grid: tuple[int, int], scale: float) -> tuple[int, int]:
-    """Return the grid of about the same aspect with about `scale` times the tokens, at least one.
+    """Return the grid of about the same aspect, at least 1 x 1, with nearest to `scale` times the tokens.
 
-    >>> nearest_grid((16, 24), 0.25), nearest_grid((3, 5), 0.001)
-    ((8, 12), (1, 1))
+    Each side is rounded up or down, whichever pair comes nearest; of two equally near the smaller.
+
+    >>> nearest_grid((16, 24), 0.25), nearest_grid((8, 8), 0.5), nearest_grid((3, 5), 0.001)
+    ((8, 12), (5, 6), (1, 1))
     """
-    side = math.sqrt(scale)
-    return max(1, round(grid[0] * side)), max(1, round(grid[1] * side))
+    wanted = scale * grid[0] * grid[1]
+    sides = [{max(1, math.floor(side * scale**0.5)), math.ceil(side * scale**0.5)} for side in grid]
+    return min(itertools.product(*sides), key=lambda pair: (abs(pair[0] * pair[1] - wanted), pair[0] * pair[1], pair))

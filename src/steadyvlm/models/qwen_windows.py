@@ -62,6 +62,7 @@ class Packing:
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept indices must also serve a caller that trains
 def pack(grids: tuple[tuple[int, int], ...], merge: int, window: int | None, device: torch.device) -> Packing:
     """Lay out pictures for the tower.
 
