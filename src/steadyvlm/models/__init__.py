@@ -7,4 +7,11 @@ from __future__ import annotations
 
 from steadyvlm.registry import Registry
 
-MODELS = Registry("model", {"pocket": "steadyvlm.pocket.weights:pocket_path"}, group="steadyvlm.models")
+MODELS = Registry(
+    "model",
+    {
+        "pocket": "steadyvlm.pocket.weights:pocket_path",
+        "pocket-qwen": "steadyvlm.pocket.weights:qwen_path",
+    },
+    group="steadyvlm.models",
+)
