@@ -18,6 +18,7 @@ import click
 import steadyvlm
 from steadyvlm.cli.compare import compare
 from steadyvlm.cli.demo import demo
+from steadyvlm.cli.lid import lid
 from steadyvlm.cli.list import list_names
 from steadyvlm.cli.pocket import pocket
 from steadyvlm.cli.report import report
@@ -82,7 +83,7 @@ def cli(settings: Settings, debug: bool) -> None:
     settings.debug = debug
 
 
-for _command in (demo, run, status, compare, report, show, list_names, pocket, train):
+for _command in (demo, run, status, compare, report, show, lid, list_names, pocket, train):
     cli.add_command(_command)
 
 
