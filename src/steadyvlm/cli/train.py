@@ -36,6 +36,13 @@ def train() -> None:
 @click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Questions per step.")
 @click.option("--learning-rate", type=float, default=2e-3, show_default=True, help="Peak, for AdamW.")
 @click.option(
+    "--ratio-weight",
+    type=float,
+    default=2.0,
+    show_default=True,
+    help="Weight of meeting the shares to keep against answering well.",
+)
+@click.option(
     "--inner",
     type=click.IntRange(min=0),
     default=0,
@@ -51,6 +58,7 @@ def lvpruning(
     steps: int,
     batch: int,
     learning_rate: float,
+    ratio_weight: float,
     inner: int,
     seed: int,
     device: str,
@@ -60,7 +68,7 @@ def lvpruning(
 
     \b
     Examples:
-      steadyvlm train lvpruning --model pocket --task pocket --steps 500 --out runs/lvpruning
+      steadyvlm train lvpruning --model pocket --task pocket --steps 500 --ratio-weight 10
       steadyvlm train lvpruning --model llava-hf/llava-1.5-7b-hf --task "folder(path='questions')" --out runs/modules
     """
     from steadyvlm.cli.run import keep_loading_quiet
@@ -69,7 +77,9 @@ def lvpruning(
     from steadyvlm.training.lvpruning import train as run
 
     keep_loading_quiet(model)
-    options = TrainingOptions(steps=steps, batch=batch, learning_rate=learning_rate, inner=inner, seed=seed)
+    options = TrainingOptions(
+        steps=steps, batch=batch, learning_rate=learning_rate, ratio_weight=ratio_weight, inner=inner, seed=seed
+    )
     questions = training_task(task)
     run(load(model, device=device, dtype=dtype), questions, out, options, log=click.echo)
     click.echo(f"The modules are in {out}; use them with: lvpruning(modules={str(out)!r})")

@@ -65,4 +65,5 @@ class PruningModule(nn.Module):
 
     def _split(self, projected: Tensor) -> Tensor:
         """[..., T, E] -> [..., heads, T, E / heads]."""
-        return projected.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
+        *rest, inner = projected.shape
+        return projected.reshape(*rest, self.heads, inner // self.heads).transpose(-2, -3)
