@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from steadyvlm.errors import CheckpointError, InvalidOption
+from steadyvlm.errors import CheckpointError, ConfigError, InvalidOption
 from steadyvlm.models import load as loading
 from steadyvlm.records import Prediction
 from steadyvlm.study.backends import local
 from steadyvlm.study.backends.local import open_session
 from steadyvlm.study.plan import ArmPlan, ControlPlan, Study, TaskPlan
 from steadyvlm.study.progress import Progress
+from steadyvlm.study.result import StudyResult
 from steadyvlm.study.runner import run
+from steadyvlm.study.store import ResultStore
 from study.pictures import png
 
 QUESTIONS = ("what colour is the star ?", "what shape is red ?", "how ?", "is the star blue ?")
@@ -121,3 +123,23 @@ def test_what_cannot_run_is_refused_before_anything_is_computed(study: Study, tm
     arms = (ArmPlan("gone", f"checkpoint(path='{tmp_path / 'none'}')"),)
     with pytest.raises(CheckpointError):
         run(replace(study, arms=arms), tmp_path / "run")
+
+
+def test_a_preset_is_addressed_as_what_it_became(study: Study, tmp_path: Path) -> None:
+    arms = (ArmPlan("published", "fastv-k3-50", limit=2),)
+    named = run(replace(study, arms=arms, control=None), tmp_path / "named")
+    assert named.recipes["published"] == "fastv(keep_ratio=0.5, layer=1)"
+    (about,) = named.about["published"]
+    assert "fastv-k3-50 is scaled from 32 layers to 4" in about["provenance"][0]["extra"]["notes"]
+    assert "notes" not in named.about["original"][0]["provenance"][0]["extra"]
+    arms = (ArmPlan("by hand", "fastv(keep_ratio=0.5, layer=1)", limit=2),)
+    by_hand = run(replace(study, arms=arms, control=None), tmp_path / "by-hand")
+    assert _key(by_hand, "by hand") == _key(named, "published")
+    both = replace(study, arms=(ArmPlan("published", "fastv-k3-50"), ArmPlan("by hand", "fastv(layer=1)")))
+    with pytest.raises(ConfigError, match="are the same weights, recipe and questions"):
+        run(both, tmp_path / "both")
+
+
+def _key(result: StudyResult, arm: str) -> str:
+    (key,) = (status.entry.key for status in ResultStore(result.folder).status() if status.entry.arm == arm)
+    return key

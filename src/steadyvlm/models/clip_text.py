@@ -170,7 +170,7 @@ def _text_tower(folder: str, weights: Mapping[str, Tensor]) -> Any:
             text: Any = CLIPTextModelWithProjection(config)
         report = text.float().load_state_dict(weights, strict=False)  # the config may ask for less precision
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).strip()[:300]
+        reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"the CLIP text tower in '{folder}' cannot be read: {reason}") from error
     if report.missing_keys:
         raise CheckpointError(
@@ -192,6 +192,6 @@ def _tokenizer(folder: Path) -> Any:
             return AutoTokenizer.from_pretrained(str(place), trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"no usable tokenizer for the text tower in '{folder}': {str(error).strip()[:300]} "
+            f"no usable tokenizer for the text tower in '{folder}': {' '.join(str(error).split())[:300]} "
             "Copy tokenizer.json and tokenizer_config.json of the CLIP checkpoint into it."
         ) from error
