@@ -93,7 +93,7 @@ class LlavaNext(Llava):
         found = processor(rgb, return_tensors="pt", **options)
         mosaic = (best[0] // tile, best[1] // tile)
         window = unpadded(mosaic[0] * side, mosaic[1] * side, size)
-        layout = ImageLayout((side, side), mosaic, window, newlines=True, has_cls=True)
+        layout = ImageLayout((side, side), mosaic, window, newlines=True, has_cls=True, picture=size)
         return Pixels(found["pixel_values"][0], layout)
 
     def visual_tokens(self, encoded: EncodedImage) -> Tensor:

@@ -121,7 +121,8 @@ class Qwen2VL(HuggingFaceModel):
             found = processor(rgb, return_tensors="pt", **options)
         except ValueError as error:
             raise ImageError(f"an image of {rgb.width} x {rgb.height} pixels cannot be cut: {error}.") from error
-        return Pixels(found["pixel_values"], ImageLayout(self._grid(found), merge=self._image_processor.merge_size))
+        layout = ImageLayout(self._grid(found), picture=(image.height, image.width), merge=processor.merge_size)
+        return Pixels(found["pixel_values"], layout)
 
     def _grid(self, found: Any) -> tuple[int, int]:
         """Return (height, width) in merged tokens of what the image processor returned."""
