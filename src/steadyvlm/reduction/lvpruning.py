@@ -4,10 +4,11 @@ Before chosen decoder layers a cross-attention module (`lvpruning_module.py`: vi
 picture answers) gives every visual token a keep and a drop logit. Tokens whose drop logit is not beaten are removed, so
 an easy picture loses more than a full one. The model itself is frozen: modules are added and taken away at will.
 
-Source: the article on LVPruning (public abstract, figure captions and summaries). No code was published, so results
-are "LVPruning-style". Established: vision tokens as queries, language tokens as keys and values, masking in training
-and index removal at inference, up to 90 % pruned by the middle layer of LLaVA-1.5, TFLOPs -62.1 %. Default schedule
-of training, scaled to other depths by relative depth:
+Source: Sun et al. 2025, "LVPruning: An Effective yet Simple Language-Guided Vision Token Pruning Approach for
+Multi-modal Large Language Models", arXiv 2501.13652 (Findings of NAACL 2025). No code was published, so results are
+"LVPruning-style". Established: vision tokens as queries, language tokens as keys and values, masking in training and
+index removal at inference, up to 90 % pruned by the middle layer of LLaVA-1.5, TFLOPs -62.1 %. Default schedule of
+training, which other depths follow by relative depth:
 
     before layers 1, 8, 16 of 32    leaves 66 %, 35 %, 10 %    fixed, of 576: 380, 201, 57
 

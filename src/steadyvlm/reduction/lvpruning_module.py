@@ -6,8 +6,8 @@
 v are hidden states of visual tokens and t of the text behind the picture, both as they enter the module's decoder
 layer. Training (`steadyvlm.training.lvpruning`) and inference run this one class, so they cannot differ.
 
-Source: the article's public text says that vision tokens are the queries and language tokens the keys and values
-(LVPruning, see `lvpruning.py`); sizes, norms and the residual path are a choice of ours, since no code was published.
+Source: Sun et al. 2025, arXiv 2501.13652: vision tokens are the queries, language tokens the keys and values.
+Differs: sizes, norms and the residual path are a choice of ours, since no code was published (see `lvpruning.py`).
 """
 
 from __future__ import annotations
