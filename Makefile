@@ -5,8 +5,10 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+# Wheels read for their data only, never imported; what they require would clash with the rest.
+DATA_WHEELS := imagecorruptions
 SOURCES := src tests scripts conftest.py $(wildcard examples benchmarks)
-PURE := reduction quantization tasks stability
+PURE := reduction quantization tasks stability perturb
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow check coverage bench docs format wheel light browser clean
@@ -64,10 +66,12 @@ $(PY):
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(PY)
 	@echo "Installing steadyvlm and the libraries of constraints.txt into $(VENV) (once; torch is large)."
-	$(PIP_INSTALL) --editable '.[models,int8]'
+	$(PIP_INSTALL) --editable '.[models,int8,perturb]'
+	$(PIP_INSTALL) --no-deps $(DATA_WHEELS)
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(PY)
 	@echo "Installing steadyvlm, its extras and the developer tools into $(VENV) (once; torch is large)."
 	$(PIP_INSTALL) --editable '.[all,dev]'
+	$(PIP_INSTALL) --no-deps $(DATA_WHEELS)
 	@touch $(VENV)/.run $@
