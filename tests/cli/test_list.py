@@ -1,6 +1,10 @@
 from __future__ import annotations
 
-from steadyvlm.cli.catalogue import Option, describe, entries, registries
+import ast
+
+import pytest
+
+from steadyvlm.cli.catalogue import Option, _constants, _sections, describe, entries, registries
 from steadyvlm.cli.list import TABLES
 
 
@@ -27,7 +31,37 @@ def test_an_unknown_table_suggests_the_nearest(steadyvlm):
 
 
 def test_the_tables_are_those_of_the_registries():
-    assert set(TABLES) == {*registries(), "studies"}
+    assert set(TABLES) == {*registries(), "presets", "studies"}
+
+
+def test_reductions_are_listed_with_the_families_they_work_on(steadyvlm):
+    pytest.importorskip("torch", reason="the light tests run without the extra 'models'")
+    done = steadyvlm("list", "reductions")
+    table = done.out.split("on model families:\n")[1].splitlines()
+    assert table[0].split() == ["llava", "llava_next", "qwen2_vl", "qwen2_5_vl"]
+    assert "  hired           works  works       refused     refused" in table
+    assert any(line.startswith("  hired on qwen2_vl, qwen2_5_vl, refused: ") for line in table)
+    assert "on model families" not in steadyvlm("list").out
+
+
+def test_without_torch_the_list_says_where_the_matrix_is(steadyvlm, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("steadyvlm.cli.catalogue.entries", lambda what: [])
+    assert "docs/methods.md" in steadyvlm("list", "reductions").out
+
+
+def test_presets_are_listed_with_what_they_stand_for(steadyvlm):
+    done = steadyvlm("list", "presets")
+    assert "  visionzip-64\n      visionzip(contextual=10, dominant=54); arXiv 2412.04467, Table 1" in done.out
+
+
+def test_defaults_that_are_named_constants_are_shown_as_values():
+    tree = ast.parse("ONE, TWO = '1', 2\nTHREE = 3\nfour.x = 4\nFIVE = call()")
+    assert _constants(tree) == {"ONE": "'1'", "TWO": "2", "THREE": "3"}
+
+
+def test_an_aside_of_a_heading_is_kept():
+    assert _sections("Idea.\n\nDiffers (our choice):\n    - This.") == ("Idea.", "", "our choice.\n\n- This.")
 
 
 def test_an_entry_tells_what_its_source_file_says():

@@ -11,6 +11,7 @@ import importlib.util
 import itertools
 import re
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -70,16 +71,18 @@ def registries() -> dict[str, Registry]:
 
 
 def entries(what: str) -> list[Entry]:
-    """Return what is registered under the plural noun `what`, or the shipped studies.
+    """Return what is registered under the plural noun `what`, the published settings, or the shipped studies.
 
     Raises:
         UnknownName: if there is no such table.
     """
     if what == "studies":
         return _studies()
+    if what == "presets":
+        return _presets()
     tables = registries()
     if what not in tables:
-        raise UnknownName.among("table", what, [*tables, "studies"])
+        raise UnknownName.among("table", what, [*tables, "presets", "studies"])
     return [describe(name, target) for name, target in tables[what].items()]
 
 
@@ -100,13 +103,20 @@ def describe(name: str, target: str) -> Entry:
     idea, source, differs = _sections(ast.get_docstring(tree) or "")
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == attribute:
-            return Entry(name, target, idea, _fields(node), source, differs)
+            return Entry(name, target, idea, _fields(node, _constants(tree)), source, differs)
         if isinstance(node, ast.FunctionDef) and node.name == attribute:
             docstring = ast.get_docstring(node) or idea
             return Entry(
                 name, target, re.split(r"^(?:Args|Returns|Raises|Yields):|^>>>", docstring, flags=re.M)[0].strip()
             )
     return Entry(name, target, idea, (), source, differs)
+
+
+def _presets() -> list[Entry]:
+    """Published settings; each is written in a recipe by its name alone."""
+    from steadyvlm.reduction.presets import PRESETS
+
+    return [Entry(name, str(item.spec), f"{item.spec}; {item.source}") for name, item in PRESETS.items()]
 
 
 def _studies() -> list[Entry]:
@@ -125,21 +135,38 @@ def _studies() -> list[Entry]:
 def _sections(docstring: str) -> tuple[str, str, str]:
     """Split a module docstring into (idea, text under `Source:`, text under `Differs:`)."""
     found = {"idea": "", "Source": "", "Differs": ""}
-    pieces = re.split(r"^(Source|Differs):", docstring, flags=re.MULTILINE)
+    pieces = re.split(r"^(Source|Differs)(?: \(([^)]*)\))?:", docstring, flags=re.MULTILINE)
     found["idea"] = pieces[0].strip()
-    for heading, text in zip(pieces[1::2], pieces[2::2], strict=True):
+    for heading, aside, text in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
         first, _, rest = text.strip("\n").partition("\n")
-        found[heading] = f"{first.strip()}\n{textwrap.dedent(rest)}".strip()
+        said = f"{first.strip()}\n{textwrap.dedent(rest)}".strip("\n")
+        found[heading] = (f"{aside}.\n\n{said.strip()}" if aside else said).strip()
     return found["idea"], found["Source"], found["Differs"]
 
 
-def _fields(node: ast.ClassDef) -> tuple[Option, ...]:
+def _constants(tree: ast.Module) -> dict[str, str]:
+    """Return the names a module gives to plain values, with the source text of the value."""
+    found: dict[str, str] = {}
+    for node in tree.body:
+        if not isinstance(node, ast.Assign):
+            continue
+        for target in node.targets:
+            pairs = [(target, node.value)]
+            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                pairs = list(zip(target.elts, node.value.elts, strict=False))
+            for name, value in pairs:
+                if isinstance(name, ast.Name) and isinstance(value, ast.Constant):
+                    found[name.id] = ast.unparse(value)
+    return found
+
+
+def _fields(node: ast.ClassDef, constants: Mapping[str, str]) -> tuple[Option, ...]:
     meanings = _meanings(ast.get_docstring(node) or "")
     return tuple(
         Option(
             item.target.id,
             ast.unparse(item.annotation),
-            ast.unparse(item.value) if item.value else "",
+            constants.get(ast.unparse(item.value), ast.unparse(item.value)) if item.value else "",
             meanings.get(item.target.id, ""),
         )
         for item in node.body

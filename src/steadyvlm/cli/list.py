@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import click
 
-TABLES = ("models", "reductions", "quantizers", "tasks", "studies")
+TABLES = ("models", "reductions", "presets", "quantizers", "tasks", "studies")
 
 
 @click.command("list", short_help="What recipes and studies can name.")
 @click.argument("what", required=False)
 def list_names(what: str | None) -> None:
-    """List what recipes and studies can name: models, reductions, quantizers, tasks, studies, or one of these.
+    """List what recipes and studies can name: models, reductions, presets, quantizers, tasks, studies, or one of these.
+
+    Presets are published settings of reductions. The list of reductions ends with the model families each works on.
 
     \b
     Examples:
@@ -24,3 +28,17 @@ def list_names(what: str | None) -> None:
         click.echo(f"{table}:")
         for entry in found:
             click.echo(f"  {entry.signature}\n      {entry.summary}")
+    if what == "reductions":
+        _say_where()
+
+
+def _say_where() -> None:
+    """The matrix of methods and model families; it asks the methods themselves, which needs torch."""
+    if importlib.util.find_spec("torch") is None:
+        click.echo("\nOn which model families each works is in docs/methods.md; listing it here needs torch.")
+        return
+    from steadyvlm.cli.matrix import matrix_lines, support_matrix
+
+    click.echo("\non model families:")
+    for line in matrix_lines(support_matrix()):
+        click.echo(f"  {line}".rstrip())
