@@ -13,6 +13,8 @@ from steadyvlm.errors import InvalidOption
 from steadyvlm.reduction.base import FamilyAware, Signal, Signals, Site
 from steadyvlm.reduction.hired import HiRED, apportion
 from steadyvlm.reduction.layout import ImageLayout
+from tiny import make_image
+from tiny_families import tiny_family
 
 Array = np.ndarray[Any, Any]
 PICTURES = [(480, 640), (1000, 340), (300, 700), (672, 672), (900, 350), (336, 1008), (700, 300), (1200, 800)]
@@ -219,6 +221,13 @@ def test_a_picture_of_unknown_size_is_taken_to_have_the_shape_of_its_window() ->
     )
     method = HiRED(compat=True)
     assert torch.equal(method.select(signals, Site()).keep, method.select(same, Site()).keep)
+
+
+@pytest.mark.parametrize("picture", [(48, 64), (100, 34), (30, 70)])
+def test_the_family_says_how_large_the_picture_was(picture: tuple[int, int]) -> None:
+    layout = tiny_family("llava_next").preprocess(make_image(0, picture[1], picture[0])).layout
+    assert layout.picture == picture
+    assert layout.window == unpad(*layout.map_size, picture)
 
 
 def test_nothing_and_everything() -> None:
