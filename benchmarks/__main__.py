@@ -1,4 +1,4 @@
-"""Run every benchmark, or those named: `python -m benchmarks [engine_vs_generate prefill_speedup demo_cost]`."""
+"""Run every benchmark, or those named: `python -m benchmarks [engine_vs_generate prefill_speedup …]`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-NAMES = ("engine_vs_generate", "prefill_speedup", "demo_cost")
+NAMES = ("engine_vs_generate", "prefill_speedup", "choosing_tokens", "demo_cost")
 
 
 def main(names: tuple[str, ...]) -> None:
