@@ -16,28 +16,30 @@ from steadyvlm.reduction.base import Selection
 def merged_slots(selection: Selection) -> Tensor:
     """Return the [M] int64 slots, ascending, that are not simply their own row."""
     keep, mix = selection.keep, selection.mix
-    if mix is None:
+    if mix is None or not keep.numel():
         return keep[:0]
-    own = mix.gather(1, keep[:, None])[:, 0]
-    return ((own != 1) | (mix.count_nonzero(dim=1) != 1)).nonzero()[:, 0]
+    others = mix.scatter(1, keep[:, None], 0.0)
+    alone = (others.amax(dim=1) == 0) & (others.amin(dim=1) == 0)  # many times faster than counting what is not zero
+    return (~alone | (mix.gather(1, keep[:, None])[:, 0] != 1)).nonzero()[:, 0]
+
+
+def summands(selection: Selection, slots: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which rows [P] int64 take part in `slots` [M], and with what float32 weights [M, P]."""
+    assert selection.mix is not None, "only a mix merges"
+    weights = selection.mix[slots]
+    parts = weights.any(dim=0).nonzero()[:, 0]
+    return parts, weights[:, parts].to(torch.float32)
 
 
 def apply_selection(rows: Tensor, selection: Selection) -> Tensor:
     """Return the [K, D] slots of [R, D] rows; always a copy."""
-    slots = rows[selection.keep.to(rows.device)]
+    device = rows.device
+    slots = rows[selection.keep.to(device)]
     mixed = merged_slots(selection)
     if mixed.numel():
-        slots[mixed.to(rows.device)] = merge_rows(rows, selection, mixed)
+        parts, weights = summands(selection, mixed)
+        slots[mixed.to(device)] = (weights.to(device) @ rows[parts.to(device)].float()).to(rows.dtype)
     return slots
-
-
-def merge_rows(rows: Tensor, selection: Selection, slots: Tensor) -> Tensor:
-    """Return the [M, D] sums that `slots` [M] of a selection with `mix` stand for."""
-    assert selection.mix is not None, "only a mix merges"
-    weights = selection.mix[slots]
-    parts = weights.any(dim=0).nonzero()[:, 0]
-    summands = rows[parts.to(rows.device)].to(torch.float32)
-    return (weights[:, parts].to(rows.device, torch.float32) @ summands).to(rows.dtype)
 
 
 def check_selection(selection: Selection, rows: int, *, method: str, ascending: bool) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from steadyvlm.engine.selections import merge_rows, merged_slots
+from steadyvlm.engine.selections import merged_slots, summands
 from steadyvlm.records import KeptTokens
 from steadyvlm.reduction.base import Selection
 
@@ -51,13 +51,20 @@ class Slots:
         """Return the number of visual tokens."""
         return self.image.shape[0]
 
-    def take(self, selection: Selection) -> Slots:
-        """Return the slots a selection leaves; what its `mix` merges is added to the counts."""
-        keep = selection.keep.to(self.image.device)
-        merged, mixed = self.merged[keep], merged_slots(selection)
-        if selection.mix is not None and mixed.numel():
-            parts = (selection.mix[mixed] != 0).to(keep.device, torch.float32) @ (self.merged + 1).to(torch.float32)
-            merged[mixed.to(keep.device)] = (parts.round().to(torch.int64) - 1).clamp_min(0)
+    def take(self, selection: Selection, mixed: Tensor | None = None) -> Slots:
+        """Return the slots a selection leaves; what its `mix` merges is added to the counts.
+
+        Args:
+            selection: of these slots.
+            mixed: its `merged_slots`, when they are known already.
+        """
+        device = self.image.device
+        keep = selection.keep.to(device)
+        merged, mixed = self.merged[keep], merged_slots(selection) if mixed is None else mixed
+        if mixed.numel():
+            parts, weights = summands(selection, mixed)
+            found = (weights != 0).to(device, torch.float32) @ (self.merged[parts.to(device)] + 1).to(torch.float32)
+            merged[mixed.to(device)] = (found.round().to(torch.int64) - 1).clamp_min(0)
         return Slots(self.num_images, self.image[keep], self.token[keep], merged)
 
     def grouped(self, selection: Selection) -> Selection:
@@ -158,6 +165,7 @@ class VisualSequence:
         chosen = [
             None if given is None else slots.grouped(given) for given, slots in zip(selections, self.slots, strict=True)
         ]
+        mixed = [None if taken is None else merged_slots(taken) for taken in chosen]
         order, lengths = self._order(chosen)
         batch = torch.arange(order.shape[0], device=order.device)[:, None]
         columns = torch.arange(order.shape[1], device=order.device).expand_as(order)
@@ -170,12 +178,12 @@ class VisualSequence:
             lengths=lengths,
             next_positions=list(lengths) if compact else self.next_positions,
             slots=[
-                slots if taken is None else slots.take(taken) for slots, taken in zip(self.slots, chosen, strict=True)
+                slots if taken is None else slots.take(taken, sums)
+                for slots, taken, sums in zip(self.slots, chosen, mixed, strict=True)
             ],
             raters=None if self.raters is None else self.raters[batch, order] & _before(lengths, order),
         )
-        if any(taken is not None and taken.mix is not None for taken in chosen):
-            reduced._merge(self.visual_rows(self.hidden), chosen)
+        reduced._merge(self, chosen, mixed)
         return reduced
 
     def _order(self, selections: Sequence[Selection | None]) -> tuple[Tensor, list[int]]:
@@ -197,15 +205,18 @@ class VisualSequence:
         order[places] = self._columns[picked]  # the same columns, in the order of the slots
         return order, lengths
 
-    def _merge(self, before: Sequence[Tensor], selections: Sequence[Selection | None]) -> None:
+    def _merge(
+        self, before: VisualSequence, selections: Sequence[Selection | None], mixed: Sequence[Tensor | None]
+    ) -> None:
         """Write into `hidden` the slots that are sums; all others were moved here bit by bit."""
-        start = 0
-        for rows, taken, count in zip(before, selections, self.counts, strict=True):
-            mixed = None if taken is None else merged_slots(taken)
-            if taken is not None and mixed is not None and mixed.numel():
-                flat = mixed.to(self.hidden.device) + start
-                self.hidden[self._owners[flat], self._columns[flat]] = merge_rows(rows, taken, mixed)
-            start += count
+        device, old, new = self.hidden.device, 0, 0
+        for row, (taken, slots) in enumerate(zip(selections, mixed, strict=True)):
+            if taken is not None and slots is not None and slots.numel():
+                parts, weights = summands(taken, slots)
+                rows = before.hidden[row, before._columns[parts.to(device) + old]]
+                places = self._columns[slots.to(device) + new]
+                self.hidden[row, places] = (weights.to(device) @ rows.float()).to(rows.dtype)
+            old, new = old + before.counts[row], new + self.counts[row]
 
 
 def _before(lengths: Sequence[int], like: Tensor) -> Tensor:
