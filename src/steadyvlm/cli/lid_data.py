@@ -10,11 +10,12 @@ from steadyvlm.models.adapter import VisionLanguageModel
 from steadyvlm.probes.correlation import Correlation, correlate
 from steadyvlm.recipes.accelerate import AcceleratedModel, accelerate
 from steadyvlm.recipes.lid import LidResult, Scope, Source, compare_spectra, measure_spectra
-from steadyvlm.records import Prediction
+from steadyvlm.records import Prediction, Sample
 from steadyvlm.report.data import Disruption
 from steadyvlm.report.disruption_figure import Curve, lid_figure
 from steadyvlm.report.inside import consistency, of_disruption
 from steadyvlm.report.measures import Measure
+from steadyvlm.seeding import content_hash
 from steadyvlm.stability import compare
 from steadyvlm.stability.estimates import json_ready
 from steadyvlm.study.backends.local import LocalArm
@@ -89,7 +90,7 @@ def measure_lid(
         tensor: of the spectra.
         say: told what happens.
     """
-    items = subset(identify(checked_samples(task)), limit)
+    items = identify(_chosen(checked_samples(task), limit))
     samples = [item.sample for item in items]
     for recipe in recipes:
         accelerate(model, recipe)
@@ -141,8 +142,14 @@ def draw(study: LidStudy) -> str:
     for row in study.rows:
         found, how = row.lid, f"bootstrap over images, {row.lid.resamples:,} resamples"
         moved = Disruption(found.value, found.low, found.high, found.n, found.per_layer, how)
-        points.append((row.recipe, of_disruption(moved), row.same))
+        points.append((row.method, of_disruption(moved), row.same))
     return lid_figure(points, curves, study.correlation.pearson)
+
+
+def _chosen(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
+    """Return at most `limit` samples as a study would choose them, without reading a picture that is not asked."""
+    known = [Item(sample, "", (), content_hash([sample.task, sample.id])) for sample in samples]
+    return [item.sample for item in subset(known, limit)]
 
 
 def _answers(model: AcceleratedModel, items: tuple[Item, ...], task: Task) -> list[Prediction]:
