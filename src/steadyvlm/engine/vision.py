@@ -243,8 +243,10 @@ def _prepare_one(
     length = len(token_ids) - len(features) + len(slots)
     positions = None
     if model.info.position_axes > 1:
-        unreduced = model.positions(token_ids, layouts)
-        positions, length = _kept_positions(unreduced, token_ids, layouts, parts), int(unreduced.max()) + 1
+        positions = model.positions(token_ids, layouts)
+        length = int(positions.max()) + 1
+        if site is not None:
+            positions = _kept_positions(positions, token_ids, layouts, parts)
     return Prepared(token_ids, tuple(features), slots, kept, layouts, positions, length, connected)
 
 
@@ -252,16 +254,15 @@ def _kept_positions(
     unreduced: Tensor, token_ids: Sequence[int], layouts: Sequence[ImageLayout], parts: Sequence[Slots]
 ) -> Tensor:
     """Return the rows of `unreduced` [T, 3] for the text and for the tokens that `parts` kept of each image."""
-    found: list[Tensor] = []
+    columns: list[int] = []
     start, images = 0, iter(zip(layouts, parts, strict=True))
     for token in token_ids:
         if token != IMAGE_SLOT:
-            found.append(unreduced[start : start + 1])
+            columns.append(start)
             start += 1
             continue
         layout, slots = next(images)
-        place = {number: column for column, number in enumerate(layout.token_ids())}
-        columns = torch.tensor([start + place[number] for number in slots.token.tolist()], device=unreduced.device)
-        found.append(unreduced[columns.to(torch.int64)])
+        place = {number: column for column, number in enumerate(layout.token_ids(), start)}
+        columns += [place[number] for number in slots.token.tolist()]
         start += layout.visual_tokens
-    return torch.cat(found)
+    return unreduced[torch.tensor(columns, device=unreduced.device)]

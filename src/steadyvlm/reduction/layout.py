@@ -10,6 +10,7 @@ tile t is `-1 - t`, and the newline after map row r is `tiles * tokens_per_tile 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 
 
@@ -89,15 +90,7 @@ class ImageLayout:
 
     def token_ids(self) -> tuple[int, ...]:
         """Return the number of every visual token, in prompt order, when nothing is reduced."""
-        found = [-1] * (self.has_cls and self.cls_is_token) + list(range(self.tokens_per_tile))
-        if self.tiles == 1:
-            return tuple(found)
-        top, left, bottom, right = self.window
-        newline = self.tiles * self.tokens_per_tile
-        for row in range(top, bottom):
-            found += [self.map_id(row, column) for column in range(left, right)]
-            found += [newline + row] * self.newlines
-        return tuple(found)
+        return _token_ids(self)
 
     def map_id(self, row: int, column: int) -> int:
         """Return the number of the token at a place of the stitched map."""
@@ -118,3 +111,16 @@ class ImageLayout:
         if tile >= self.tiles:
             raise ValueError(f"token {token_id} is a newline and has no encoder row.")
         return tile * (self.tokens_per_tile + extra) + extra + patch
+
+
+@functools.lru_cache(maxsize=256)
+def _token_ids(layout: ImageLayout) -> tuple[int, ...]:
+    found = [-1] * (layout.has_cls and layout.cls_is_token) + list(range(layout.tokens_per_tile))
+    if layout.tiles == 1:
+        return tuple(found)
+    top, left, bottom, right = layout.window
+    newline = layout.tiles * layout.tokens_per_tile
+    for row in range(top, bottom):
+        found += [layout.map_id(row, column) for column in range(left, right)]
+        found += [newline + row] * layout.newlines
+    return tuple(found)
