@@ -3,8 +3,8 @@
 A random LLaVA as wide as LLaVA-1.5-7B (4096, 32 heads, 576 visual tokens of a CLIP tower of ViT-L's width) but few
 layers deep reads one picture. Everything a method adds is timed where the engine does it: reading its signals, scoring,
 selecting, gathering. Beside it stands the time of one decoder layer from the same run, scaled by counted operations to
-the tokens that each of 32 layers would see. The share printed is choosing / 32 layers of the shortened prompt; the vision
-tower, the same for all, is left out of both.
+the tokens that each of 32 layers would see. The share printed is choosing / 32 layers of the shortened prompt, the
+vision tower left out of both, since it is the same for all.
 
 A method that acts at many layers is charged its cost at 576 tokens at every one of its sites in 32 layers, which is an
 upper bound once tokens have gone.
