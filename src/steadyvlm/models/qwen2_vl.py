@@ -147,9 +147,8 @@ class Qwen2VL(HuggingFaceModel):
 
     def text_relevance(self, encoded: EncodedImage, question: str, text_tower: str) -> Tensor:
         """Raise Unsupported: there is no CLIP space to compare in."""
-        raise Unsupported(
-            f"{self._info.family} has no encoder signal {Signal.TEXT_RELEVANCE}: {self._why_not(Signal.TEXT_RELEVANCE)}."
-        )
+        signal = Signal.TEXT_RELEVANCE
+        raise Unsupported(f"{self._info.family} has no encoder signal {signal}: {self._why_not(signal)}.")
 
     def project(self, rows: Tensor) -> Tensor:
         """Return `rows`: the merger has mapped them to the width of the decoder."""
