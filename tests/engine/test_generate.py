@@ -211,6 +211,14 @@ def test_numbers_that_are_not_finite_fail_their_sample_only() -> None:
     assert isinstance(good, Generation)
 
 
+def test_a_prompt_that_is_too_long_costs_no_encoding() -> None:
+    model = Counting(make_module(max_positions=60), make_tokenizer(), make_image_processor())
+    (failed,) = generate(model, [Request((make_image(1), make_image(2)), "what?", 1)])
+    assert isinstance(failed, Failure)
+    assert "2 images included" in failed.message
+    assert model.encoded == 0
+
+
 @pytest.mark.parametrize("options", [{"max_new_tokens": 0}, {"top_k": 0}])
 def test_limits_out_of_range_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(InvalidOption, match="at least 1"):
@@ -273,6 +281,18 @@ def test_a_vision_cache_knows_which_signals_it_holds() -> None:
     assert one(generate(model, [request(1)], zipped, vision_cache=cache)).token_ids == with_cache.token_ids
     assert model.encoded == 2
     assert one(generate(model, [request(1)], zipped)).token_ids == with_cache.token_ids
+
+
+def test_a_vision_cache_knows_at_which_size_a_picture_was_shown() -> None:
+    model, cache = counting(), VisionCache()
+    small = REDUCTIONS.create("downsample(keep_ratio=0.25)")
+    whole = one(generate(model, [request(1)], vision_cache=cache))
+    shrunk = one(generate(model, [request(1)], small, vision_cache=cache))
+    assert model.encoded == 2
+    assert (whole.cost.image_grids, shrunk.cost.image_grids) == (((1, 6, 6),), ((1, 3, 3),))
+    assert shrunk.cost.visual_tokens_per_layer == (9,) * 4
+    assert one(generate(model, [request(1)], small, vision_cache=cache)).token_ids == shrunk.token_ids
+    assert model.encoded == 2
 
 
 def test_a_vision_cache_holds_at_least_one_picture() -> None:
