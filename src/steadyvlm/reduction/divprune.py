@@ -98,7 +98,7 @@ def most_different(rows: Tensor, count: int) -> Tensor:
     if count in (0, len(rows)):
         return torch.arange(count, device=rows.device)
     # One small step per pick, each waiting for the last: a CPU is done before a GPU has started them.
-    cosine = _cosines(rows).cpu()
+    cosine = _cosines(rows)
     cosine.fill_diagonal_(-torch.inf)
     first = int(cosine.amax(dim=0).argmin())
     cosine.fill_diagonal_(torch.inf)  # what is picked stays nearest to itself, and is never picked again
@@ -111,11 +111,16 @@ def most_different(rows: Tensor, count: int) -> Tensor:
 
 
 def _cosines(rows: Tensor) -> Tensor:
-    """Return [N, N] float32 cosines; equal rows have equal cosines to the last bit."""
+    """Return [N, N] float32 cosines on the CPU; equal rows have equal cosines to the last bit."""
     directions = torch.nn.functional.normalize(rows.to(torch.float32), dim=1).nan_to_num(nan=0.0)
-    cosine = directions @ directions.T
+    cosine = (directions @ directions.T).cpu()
     # A product of matrices may round the same sum differently at another place, so equal rows share one result.
-    twin = (cosine > _ALIKE).to(torch.uint8).argmax(dim=1)
-    own = torch.arange(len(rows), device=rows.device)
-    source = torch.where((directions[twin] == directions).all(dim=1), twin, own)
+    near = cosine > _ALIKE
+    alike = (near.sum(dim=1) > 1).nonzero().squeeze(1)
+    if alike.numel() == 0:
+        return cosine
+    first = near[alike].to(torch.float32).argmax(dim=1)
+    same = (directions[first.to(rows.device)] == directions[alike.to(rows.device)]).all(dim=1).cpu()
+    source = torch.arange(len(rows))
+    source[alike[same]] = first[same]
     return cosine[source][:, source]
