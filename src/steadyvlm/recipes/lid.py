@@ -69,7 +69,7 @@ class LidResult:
         sample_ids: samples that both sides read.
         values: LID of each of them.
         value: their mean.
-        low, high: 95 % limits of the mean, by resampling images.
+        low, high: 95 % limits of the mean, by resampling images; without width when all samples share one.
         per_layer: mean change of each layer; they sum to `value`.
         original_per_layer, accelerated_per_layer: mean participation ratios.
         of_means: LID of those means, the other reading of the paper.
