@@ -83,7 +83,7 @@ def correlate(first: ArrayLike, second: ArrayLike, methods: Sequence[Hashable]) 
 
     >>> found = correlate([1, 2, 3, 4, 5], [9, 8, 5, 3, 2], ["a", "a", "b", "b", "c"])
     >>> round(found.pearson, 3), found.points
-    (-0.987, 5)
+    (-0.985, 5)
     """
     x, y = _pair(first, second)
     if len(methods) != len(x):
