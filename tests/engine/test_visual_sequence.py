@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from steadyvlm.engine.selections import apply_selection, check_selection, merged_slots
-from steadyvlm.engine.visual_sequence import Slots, VisualSequence
+from steadyvlm.engine.slots import Slots
+from steadyvlm.engine.visual_sequence import VisualSequence
 from steadyvlm.errors import RunError
 from steadyvlm.records import KeptTokens
 from steadyvlm.reduction.base import Selection

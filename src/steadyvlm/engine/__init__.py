@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from steadyvlm.engine.capture import PrefillResult, run_prefill
 from steadyvlm.engine.generate import generate
+from steadyvlm.engine.images import VisionCache
 from steadyvlm.engine.requests import Request
-from steadyvlm.engine.vision import VisionCache
 
 __all__ = ["PrefillResult", "Request", "VisionCache", "generate", "run_prefill"]

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from steadyvlm.engine.images import VisionCache
 from steadyvlm.engine.prefill import Observer, prefill_batch, tokens_per_layer
 from steadyvlm.engine.requests import Request
-from steadyvlm.engine.vision import Prepared, VisionCache
+from steadyvlm.engine.vision import Prepared
 from steadyvlm.models.adapter import VisionLanguageModel
 from steadyvlm.records import Failure
 from steadyvlm.reduction.base import Reduction

@@ -16,9 +16,9 @@ from torch import Tensor
 from steadyvlm.engine.answers import Answer, first_tokens, new_answers
 from steadyvlm.engine.attention import rotate, row_attention
 from steadyvlm.engine.cache import LayerGroup
+from steadyvlm.engine.images import VisionCache
 from steadyvlm.engine.prefill import prefill_batch, tokens_per_layer
 from steadyvlm.engine.requests import Request
-from steadyvlm.engine.vision import VisionCache
 from steadyvlm.errors import InvalidOption
 from steadyvlm.models.adapter import VisionLanguageModel
 from steadyvlm.records import Failure, Generation

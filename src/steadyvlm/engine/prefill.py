@@ -14,10 +14,11 @@ from torch import Tensor
 
 from steadyvlm.engine.attention import prompt_attention, rotate, row_attention
 from steadyvlm.engine.cache import LayerCache, LayerGroup
+from steadyvlm.engine.images import VisionCache
 from steadyvlm.engine.requests import Request
 from steadyvlm.engine.selector import Selector
 from steadyvlm.engine.signals import check_reduction
-from steadyvlm.engine.vision import Prepared, VisionCache, prepare
+from steadyvlm.engine.vision import Prepared, prepare
 from steadyvlm.engine.visual_sequence import VisualSequence
 from steadyvlm.models.adapter import IMAGE_SLOT, VisionLanguageModel
 from steadyvlm.records import Failure
@@ -172,6 +173,6 @@ def _positions(ready: Sequence[Prepared], longest: int, device: torch.device) ->
         return torch.arange(longest, device=device).expand(len(ready), longest)
     positions = torch.zeros(len(ready), longest, 3, dtype=torch.int64, device=device)
     for row, item in enumerate(ready):
-        if item.positions is not None:
-            positions[row, : item.positions.shape[0]] = item.positions
+        assert item.positions is not None, "positions have three axes for all prompts of a model or for none"
+        positions[row, : item.positions.shape[0]] = item.positions
     return positions

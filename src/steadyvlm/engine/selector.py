@@ -11,8 +11,9 @@ from steadyvlm.engine.cache import LayerGroup
 from steadyvlm.engine.decoder_signals import DecoderSignals
 from steadyvlm.engine.selections import check_selection
 from steadyvlm.engine.signals import decoder_sites, method_name
+from steadyvlm.engine.slots import Slots
 from steadyvlm.engine.vision import failure_of
-from steadyvlm.engine.visual_sequence import Slots, VisualSequence
+from steadyvlm.engine.visual_sequence import VisualSequence
 from steadyvlm.errors import RunError, SteadyVLMError
 from steadyvlm.models.adapter import DecoderLayer, ModelInfo
 from steadyvlm.records import Failure, KeptTokens

@@ -16,7 +16,7 @@ from PIL import Image
 
 from steadyvlm.engine.generate import generate
 from steadyvlm.engine.requests import Request
-from steadyvlm.engine.vision import VisionCache
+from steadyvlm.engine.images import VisionCache
 from steadyvlm.models.adapter import VisionLanguageModel
 from steadyvlm.pocket.benchmark import PocketTask
 from steadyvlm.pocket.questions import FAMILIES
