@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from sheets import plain_sheet, tiled_sheet
 
-from steadyvlm.records import KeptTokens, Prediction
+from steadyvlm.records import Cost, Generation, KeptTokens, Prediction
 from steadyvlm.report.data import ReportData
 from steadyvlm.report.html import write_html
+from steadyvlm.report.sheet_page import write_sheet_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -358,3 +360,66 @@ def test_every_control_has_a_name_and_ids_are_unique(show: Callable[..., View], 
     assert len(ids) == len(set(ids))
     levels = view.page.evaluate("[...document.querySelectorAll('h1,h2,h3')].map((e) => +e.tagName[1])")
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+
+
+def test_the_page_of_a_sheet_draws_what_every_layer_kept(show: Callable[..., View], tmp_path: Path) -> None:
+    sheet = plain_sheet()
+    view = show(write_sheet_page(sheet, tmp_path / "sheet.html"))
+    assert view.page.title() == "What colour is the circle? · steadyvlm"
+    figures = view.page.locator("figure")
+    assert figures.count() == 1 + 1 + 3 + 1 + 1
+    drawn = [(row.name, stage) for row in sheet.rows for _, stage in row.shown]
+    for place, (name, stage) in enumerate(drawn):
+        figure = figures.nth(place)
+        gone = sum(state < 0 for cells in stage.cells for state in cells)
+        assert figure.locator(".dropped").count() == gone, name
+        counts = [str(state) for cells in stage.cells for state in cells if state > 0]
+        assert figure.locator(".merged-count").all_text_contents() == counts
+    assert view.page.locator(".cls .extra").count() == 1
+    assert view.page.locator(".was").all_inner_texts() == ["the original said: red"]
+    view.page.click("#bare")
+    assert not figures.nth(1).locator(".dropped").first.is_visible()
+
+
+def test_the_page_of_a_tiled_picture_shows_tiles_row_ends_and_cls(show: Callable[..., View], tmp_path: Path) -> None:
+    sheet = tiled_sheet()
+    view = show(write_sheet_page(sheet, tmp_path / "sheet.html"))
+    stage = sheet.rows[1].stages[0]
+    figure = view.page.locator("figure").nth(1)
+    assert figure.locator(".frame").count() == 2
+    assert figure.locator(".newlines .extra").count() == sum(state == 0 for state in stage.newlines[1])
+    assert figure.locator(".cls span").all_inner_texts() == ["", "", "4", "", ""]
+
+
+@pytest.mark.parametrize("width", [1600, 400])
+def test_the_page_of_a_sheet_never_scrolls_sideways(show: Callable[..., View], tmp_path: Path, width: int) -> None:
+    for sheet in (plain_sheet(HOSTILE), tiled_sheet()):
+        view = show(write_sheet_page(sheet, tmp_path / "sheet.html"), width=width)
+        assert view.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert view.page.evaluate("window.pwned") is None
+
+
+def test_tiles_and_native_grids_are_drawn_on_the_picture_that_was_asked_about(
+    show: Callable[..., View], made: Callable[..., ReportData]
+) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (192, 144), "orange").save(buffer, "PNG")
+    data = replace(made(["yes", "yes"], {"fast": ["no", "no"]}), image=lambda item: buffer.getvalue())
+    tiled = Cost(1.0, 700, 1, (594,), 1, ((5, 12, 12),))
+    native = Cost(1.0, 70, 1, (54,), 1, ((1, 12, 18),))
+
+    def with_tokens(row: Prediction, cost: Cost, kept: tuple[KeptTokens, ...]) -> Prediction:
+        return replace(row, generation=Generation(row.text, (2,), "eos", (), 1.0, kept, cost))
+
+    original = [with_tokens(row, cost, ()) for row, cost in zip(data.original, (tiled, native), strict=True)]
+    fast = [
+        with_tokens(row, cost, (KeptTokens(3, 0, (0, 1, 2)),))
+        for row, cost in zip(data.arms[0].predictions, (tiled, native), strict=True)
+    ]
+    data = replace(data, original=original, arms=[replace(data.arms[0], predictions=fast)])
+    cards = show(data).page.locator(".card")
+    assert [cards.nth(place).locator(".frame").count() for place in range(2)] == [2, 1]
+    assert cards.nth(0).locator(".frame").nth(0).locator(".dropped").count() == 141
+    assert cards.nth(0).locator(".frame").nth(1).locator(".dropped").count() == 18 * 24
+    assert cards.nth(1).locator(".dropped").count() == 51
+    assert "0 of 18 row ends" in cards.nth(0).locator(".caption").inner_text()

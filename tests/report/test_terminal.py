@@ -22,7 +22,11 @@ def test_every_line_fits_and_every_cell_is_whole(demo: ReportData, width: int) -
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
     for row in ("original", "control", "fastv-50", "visionzip-40", "rtn-4bit"):
-        assert sum(line.startswith(f" {row} ") for line in text.splitlines()) == 1
+        assert sum(line.startswith(f"{row} ") for line in text.splitlines()) == 1
+
+
+def test_a_run_name_of_17_letters_fits_on_one_line_of_a_pipe(demo: ReportData) -> None:
+    assert any(line.startswith("least-attended-50 ") for line in terminal_text(demo).splitlines())
 
 
 def test_the_first_line_is_the_verdict_and_the_sentences_are_the_pages(demo: ReportData) -> None:
@@ -35,7 +39,7 @@ def test_the_first_line_is_the_verdict_and_the_sentences_are_the_pages(demo: Rep
 
 def test_numbers_stand_in_their_row(made: Callable[..., ReportData]) -> None:
     data = made(["yes"] * 8 + ["no"] * 2, {"fast": ["no", "no", *["yes"] * 6, "yes", None]})
-    row = next(line for line in terminal_text(data).splitlines() if line.startswith(" fast "))
+    row = next(line for line in terminal_text(data).splitlines() if line.startswith("fast  "))
     assert row.split() == ["fast", "9", "77.8", "−11.1", "33.3", "–", "22.2", "25.0", "11.1", "0", "1", "–"]
 
 

@@ -1,7 +1,7 @@
 """How many tokens each layer sees under a method, found by driving the method itself, and what that costs.
 
 A method is run on made-up signals at every site of a decoder of 32 layers, as the engine would run it on a picture of
-576 tokens. Signals of very different kinds are tried (flat, peaked, all rows alike, noise). Where the counts agree, they
+576 tokens. Signals of very different kinds are tried (flat, peaked, all rows alike, noise). Where counts agree, they
 are fixed by the settings; where they do not, they depend on the picture, and no number is given.
 """
 

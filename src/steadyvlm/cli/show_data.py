@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -26,15 +27,21 @@ PAGES = (".html", ".htm")
 
 
 def check_output(path: Path) -> None:
-    """Refuse a file that cannot be written before a model is loaded.
+    """Refuse a file that cannot be written before a model is loaded, and make its folder.
 
     Raises:
         InvalidOption: for an ending that says neither picture nor page.
+        UsageError: for a place where nothing can be written.
     """
+    from steadyvlm.cli.output import writing
+
     if path.suffix.lower() not in (*PICTURES, *PAGES):
         raise InvalidOption(
             f"--output {path} is neither a picture nor a page; end it with one of {', '.join((*PICTURES, *PAGES))}."
         )
+    with writing(path):
+        if path.exists():
+            path.open("ab").close()  # changes nothing
 
 
 def asked(image: Path | None, question: str | None) -> tuple[Image, str]:
@@ -111,6 +118,7 @@ def print_sheet(sheet: Sheet) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from steadyvlm.report.terminal import WIDTH
     from steadyvlm.report.text import number, one_line
 
     click.echo(f"{one_line(sheet.model)}: {one_line(sheet.question)}")
@@ -125,7 +133,7 @@ def print_sheet(sheet: Sheet) -> None:
         name = f"{one_line(row.name)}\n{one_line(row.recipe)}".rstrip()
         cells = (name, answer, f"{row.margin:.2f}", row.layers, number(row.mean), flops)
         table.add_row(*map(Text, cells))
-    Console(highlight=False).print(table)
+    Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
 def write_sheet(sheet: Sheet, path: Path) -> None:

@@ -16,6 +16,9 @@ from steadyvlm.reduction.layout import ImageLayout
 from steadyvlm.report.text import count, number
 from steadyvlm.report.token_map import Panel, Stage, panels, runs_of_layers, stages, unreduced
 
+MOST_STAGES = 8
+"""More changes than these are drawn at so many layers only, the first and the last among them."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -99,10 +102,12 @@ class SheetRow:
 
     @property
     def shown(self) -> tuple[tuple[str, Stage], ...]:
-        """Captions and stages to draw: every change, or the whole picture when there was none."""
-        if self.stages:
-            return tuple((stage.caption, stage) for stage in self.stages)
-        return ((f"every layer: {self.view.whole.kept:,}", self.view.whole),)
+        """Captions and stages to draw: the changes, or the whole picture when there was none."""
+        if not self.stages:
+            return ((f"every layer: {self.view.whole.kept:,}", self.view.whole),)
+        last, most = len(self.stages) - 1, min(len(self.stages), MOST_STAGES)
+        places = [round(step * last / max(1, most - 1)) for step in range(most)]
+        return tuple((self.stages[place].caption, self.stages[place]) for place in places)
 
     @property
     def layers(self) -> str:
@@ -138,6 +143,18 @@ class Sheet:
     question: str
     model: str
     rows: tuple[SheetRow, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Visual tokens of the picture when nothing is reduced."""
+        return self.rows[0].view.whole.total
+
+    def note(self, row: SheetRow) -> str:
+        """What a reader must know about a row's drawing; "" when it speaks for itself."""
+        if row.view.layout != self.rows[0].view.layout:
+            return f"sees {row.view.about}"
+        drawn, changes = len(row.shown), len(row.stages)
+        return f"{drawn} of {changes} changes are drawn" if changes > drawn else ""
 
     def changed(self, row: SheetRow) -> bool:
         """Whether a row's answer is another than the first row's."""

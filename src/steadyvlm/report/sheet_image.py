@@ -129,7 +129,7 @@ def _words(sheet: Sheet, row: SheetRow) -> Image.Image:
     if changed:
         was = visible(sheet.rows[0].answer, 100) or "(no text)"
         written.append((_wrapped(f"the original said: {was}", _TEXT, size=13), 13, False, ORANGE))
-    written.append((_wrapped(row.facts, _TEXT, size=13), 13, False, MUTED))
+    written += [(_wrapped(text, _TEXT, size=13), 13, False, MUTED) for text in (row.facts, sheet.note(row)) if text]
     written = [entry for entry in written if entry[0]]
     height = sum(len(lines) * (size + 8) + 6 for lines, size, _, _ in written) + _BARS + 34
     image = Image.new("RGB", (_TEXT, height), PAPER)
@@ -139,15 +139,15 @@ def _words(sheet: Sheet, row: SheetRow) -> Image.Image:
             draw.text((0, top), line, font=font(size, bold=bold), fill=colour)
             top += size + 8
         top += 6
-    _bars(draw, row, top)
+    _bars(draw, row, sheet.tokens, top)
     return image
 
 
-def _bars(draw: ImageDraw.ImageDraw, row: SheetRow, top: int) -> None:
+def _bars(draw: ImageDraw.ImageDraw, row: SheetRow, whole: int, top: int) -> None:
     """Tokens of every layer as bars, beside the outline of all of them."""
     if not row.per_layer:
         return
-    full, layers = max(row.view.whole.total, *row.per_layer), len(row.per_layer)
+    full, layers = max(whole, *row.per_layer), len(row.per_layer)
     step = _TEXT / layers
     foot = top + _BARS
     for layer, count in enumerate(row.per_layer):

@@ -36,7 +36,7 @@ def render_sheet(sheet: Sheet) -> str:
     return environment.from_string(source("sheet.html.j2")).render(
         version=__version__,
         sheet=sheet,
-        rows=[{"row": row, "changed": sheet.changed(row), "profile": _profile(row)} for row in sheet.rows],
+        rows=[_row(sheet, row) for row in sheet.rows],
         merges=any(stage.merges for row in sheet.rows for stage in row.stages),
         newlines=any(panel.newlines for row in sheet.rows for panel in row.view.panels),
         style=Markup(style),
@@ -46,9 +46,10 @@ def render_sheet(sheet: Sheet) -> str:
     )
 
 
-def _profile(row: SheetRow) -> Markup:
-    """Tokens of every layer as steps under the line of all of them."""
-    return steps(row.per_layer, row.view.whole.total)
+def _row(sheet: Sheet, row: SheetRow) -> dict[str, Any]:
+    """A method with its tokens of every layer as steps under the line of all of them."""
+    profile = steps(row.per_layer, sheet.tokens)
+    return {"row": row, "changed": sheet.changed(row), "profile": profile, "note": sheet.note(row)}
 
 
 def _data(sheet: Sheet) -> dict[str, Any]:

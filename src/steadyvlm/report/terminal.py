@@ -76,7 +76,7 @@ class _Pen:
             parts.append(self.text(insight(data)))
         if data.arms:
             parts += [Text(), self._table(original_row(data), arm_rows(data), wide=wide)]
-            parts.append(self.text("Percent of answers with interval; change and excess in points.", "dim"))
+            parts += [Text(), self.text("Percent of answers with interval; change and excess in points.", "dim")]
             parts += [Text(), self._list([(item.arm.name, _found(item)) for item in readings(data)])]
         where = [(arm.name, _where(arm)) for arm in data.accelerated]
         if any(found for _, found in where):
@@ -88,7 +88,8 @@ class _Pen:
         return Group(*parts, Text())
 
     def _table(self, original: OriginalRow, rows: Sequence[ArmRow], *, wide: bool) -> Table:
-        table = Table(box=box.ASCII2 if self._plain else box.SIMPLE_HEAD, padding=0, pad_edge=False)
+        lines = box.ASCII2 if self._plain else box.SIMPLE_HEAD
+        table = Table(box=lines, padding=0, pad_edge=False, show_edge=self._plain)  # two columns more for names
         table.add_column("run", min_width=10, max_width=18, overflow="fold")
         for name in _headings(wide):
             table.add_column(self.text(name), justify="right", no_wrap=True, vertical="top")
