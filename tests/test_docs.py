@@ -59,10 +59,14 @@ def yaml_examples() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "block"), yaml_examples(), ids=lambda value: value if len(value) < 40 else "")
 def test_study_examples_can_be_read(name: str, block: str) -> None:
-    from steadyvlm.study.plan import Study, canonical_recipe
+    from steadyvlm.study.plan import canonical_recipe
+    from steadyvlm.study.suite import Suite
 
-    study = Study.from_mapping(yaml.safe_load(block), name)
-    assert all(canonical_recipe(arm.recipe) for arm in study.arms)
+    value = yaml.safe_load(block)
+    if "study" not in value:  # a part of a study, to be added to one
+        value = {"study": "mine", "model": "pocket", "tasks": [{"name": "pocket"}], **value}
+    suite = Suite.from_mapping(value, name)
+    assert all(canonical_recipe(arm.recipe) for study in suite.studies for arm in study.arms)
 
 
 def test_readme_names_the_commands_a_newcomer_needs() -> None:

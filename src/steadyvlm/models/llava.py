@@ -108,7 +108,7 @@ class Llava(HuggingFaceModel):
 
 
 def nearest_side(grid: int, scale: float) -> int:
-    """Return the side, at least 1, whose square is nearest to `scale` of `grid` squared; the smaller of two equally near.
+    """Return the side, at least 1, whose square is nearest to `scale` of `grid` squared; of two the smaller.
 
     >>> [nearest_side(24, scale) for scale in (1.0, 0.5, 64 / 576, 0.0001)]
     [24, 17, 8, 1]
