@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from steadyvlm.engine.generate import generate
-from steadyvlm.engine.requests import Request
 from steadyvlm.engine.images import VisionCache
+from steadyvlm.engine.requests import Request
 from steadyvlm.models.adapter import VisionLanguageModel
 from steadyvlm.pocket.benchmark import PocketTask
 from steadyvlm.pocket.questions import FAMILIES
