@@ -12,6 +12,7 @@ MODELS = Registry(
     {
         "pocket": "steadyvlm.pocket.weights:pocket_path",
         "pocket-qwen": "steadyvlm.pocket.weights:qwen_path",
+        "pocket-next": "steadyvlm.pocket.weights:next_path",
     },
     group="steadyvlm.models",
 )
