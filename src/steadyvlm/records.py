@@ -140,8 +140,10 @@ class Cost:
         image_grids: (tiles, height, width) of each encoded picture, in patches of the vision tower before any merging.
         connector_tokens: rows that went through the connector between tower and decoder.
         text_tokens: prompt tokens that are not visual; each decoder layer processed these and its visual ones.
+        image_cuts: (rows, columns) of the mosaic of crops and (top, left, bottom, right) of its window in tokens, for
+            each picture; empty when no picture was cut into tiles.
 
-    The last three are 0 or empty in records written before they were kept.
+    The last four are 0 or empty in records written before they were kept.
     """
 
     time_ms: float
@@ -152,6 +154,7 @@ class Cost:
     image_grids: tuple[tuple[int, int, int], ...] = ()
     connector_tokens: int = 0
     text_tokens: int = 0
+    image_cuts: tuple[tuple[int, int, int, int, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +269,7 @@ class Provenance:
 def _generation(row: Mapping[str, Any]) -> Generation:
     cost = dict(row["cost"])
     cost["visual_tokens_per_layer"] = tuple(cost["visual_tokens_per_layer"])
+    cost["image_cuts"] = tuple(tuple(cut) for cut in cost.get("image_cuts") or ())
     cost["image_grids"] = tuple((tiles, height, width) for tiles, height, width in cost.get("image_grids") or ())
     return Generation(
         text=row["text"],

@@ -13,7 +13,7 @@ pytest.importorskip("torch", reason="the light tests run without the extra 'mode
 from steadyvlm.cli.show import RECIPES
 from steadyvlm.cli.show_data import make_sheet, sheet_of
 from steadyvlm.recipes.recipe import Recipe
-from tiny import make_image, save_tiny
+from tiny import make_image, save_tiny, tiny_llava
 from tiny_families import tiny_family
 
 ASK = ("--question", "what colour is the star?")
@@ -129,3 +129,22 @@ def test_a_wrong_request_is_refused_in_one_line(
     assert done.code == 2
     assert said in done.err
     assert not (tmp_path / "tokens.png").exists()
+
+
+@pytest.mark.parametrize("family", ["llava", "llava_next", "qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("size", [(90, 50), (50, 90), (64, 64), (10, 10)])
+def test_a_report_places_tokens_where_the_model_saw_them(family: str, size: tuple[int, int]) -> None:
+    """The report has only the record; the command has the model. Both must draw the same."""
+    from steadyvlm.recipes import answer
+    from steadyvlm.report.token_map import panels
+    from steadyvlm.report.token_places import places
+
+    model = tiny_llava() if family == "llava" else tiny_family(family)
+    picture = make_image(3, *size)
+    seen = model.preprocess(picture).layout
+    cost = answer(model, picture, "what?", max_new_tokens=1).cost
+    placed = places(cost, size, centre_square=False)
+    assert placed is not None
+    assert [panel.ids for panel in placed.panels] == [panel.ids for panel in panels(seen)]
+    assert [panel.newlines for panel in placed.panels] == [panel.newlines for panel in panels(seen)]
+    assert placed.layout.has_cls == seen.has_cls

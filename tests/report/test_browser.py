@@ -405,7 +405,7 @@ def test_tiles_and_native_grids_are_drawn_on_the_picture_that_was_asked_about(
     buffer = io.BytesIO()
     Image.new("RGB", (192, 144), "orange").save(buffer, "PNG")
     data = replace(made(["yes", "yes"], {"fast": ["no", "no"]}), image=lambda item: buffer.getvalue())
-    tiled = Cost(1.0, 700, 1, (594,), 1, ((5, 12, 12),))
+    tiled = Cost(1.0, 700, 1, (594,), 1, ((5, 12, 12),), image_cuts=((2, 2, 3, 0, 21, 24),))
     native = Cost(1.0, 70, 1, (54,), 1, ((1, 12, 18),))
 
     def with_tokens(row: Prediction, cost: Cost, kept: tuple[KeptTokens, ...]) -> Prediction:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from sheets import PLAIN, TILED, WIDE
@@ -9,7 +10,7 @@ from steadyvlm.records import Cost, KeptTokens
 from steadyvlm.reduction.layout import ImageLayout
 from steadyvlm.report.token_json import mask, panels_json, stage_json
 from steadyvlm.report.token_map import DROPPED, panels, runs_of_layers, stages, unreduced
-from steadyvlm.report.token_places import next_layout, places, unpadded, window_box
+from steadyvlm.report.token_places import places, window_box
 
 
 def test_one_tile_is_one_panel_in_raster_order() -> None:
@@ -57,8 +58,8 @@ def test_runs_join_equal_layers() -> None:
     assert runs_of_layers(()) == ()
 
 
-def cost(tokens: int, *grids: tuple[int, int, int]) -> Cost:
-    return Cost(1.0, 99, 1, (tokens,) if tokens else (), 1, grids)
+def cost(tokens: int, *grids: tuple[int, int, int], cut: Any = ()) -> Cost:
+    return Cost(1.0, 99, 1, (tokens,) if tokens else (), 1, grids, image_cuts=cut and (cut,))
 
 
 def test_clip_saw_the_middle_square() -> None:
@@ -94,13 +95,13 @@ def test_what_the_record_does_not_tell_is_not_drawn(unknown: Cost) -> None:
     assert places(unknown, (96, 96), centre_square=True) is None
 
 
-# (width, height) of pictures, how LLaVA-NeXT cuts them, and the window it keeps, worked out by hand
+# (width, height) of pictures, how LLaVA-NeXT cuts them, and the window it keeps
 CUT = {
     (640, 480): ((2, 2), (6, 0, 42, 48)),
     (1000, 340): ((1, 3), (0, 1, 24, 71)),
     (340, 1000): ((3, 1), (1, 0, 71, 24)),
     (672, 336): ((1, 2), (0, 0, 24, 48)),
-    (300, 700): ((2, 1), (0, 2, 48, 22)),
+    (60, 60): ((1, 2), (0, 12, 24, 36)),
 }
 
 
@@ -109,8 +110,7 @@ def test_tiles_lie_where_the_model_cut_them(size: tuple[int, int]) -> None:
     mosaic, window = CUT[size]
     tiles = 1 + mosaic[0] * mosaic[1]
     layout = ImageLayout((24, 24), mosaic, window, newlines=True, has_cls=True)
-    assert next_layout(size, (24, 24), tiles) == layout
-    placed = places(cost(layout.visual_tokens, (tiles, 24, 24)), size, centre_square=True)
+    placed = places(cost(layout.visual_tokens, (tiles, 24, 24), cut=(*mosaic, *window)), size, centre_square=True)
     assert placed is not None
     assert placed.layout == layout
     left, top, right, bottom = placed.panels[1].box
@@ -118,12 +118,15 @@ def test_tiles_lie_where_the_model_cut_them(size: tuple[int, int]) -> None:
     assert placed.panels[0].box == (0.0, 0.0, 1.0, 1.0)
 
 
-def test_a_wide_box_reaches_beyond_the_picture_by_its_padding() -> None:
+def test_tiles_without_their_cut_are_not_drawn() -> None:
+    assert places(cost(2340, (5, 24, 24)), (640, 480), centre_square=True) is None
+    assert places(cost(2339, (5, 24, 24), cut=(2, 2, 6, 0, 42, 48)), (640, 480), centre_square=True) is None
+
+
+def test_a_box_reaches_beyond_the_picture_by_its_padding() -> None:
     layout = ImageLayout((24, 24), (2, 1), (0, 0, 48, 24))
     assert window_box(layout, (240, 480)) == (0.0, 0.0, 1.0, 1.0)
     assert window_box(layout, (200, 480)) == pytest.approx((-0.1, 0.0, 1.1, 1.0))
-    assert unpadded((48, 24), (200, 480)) == (0, 2, 48, 22)
-    assert next_layout((0, 5), (24, 24), 5) is None
 
 
 def test_what_the_page_reads_is_short_and_exact() -> None:

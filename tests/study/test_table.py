@@ -40,7 +40,9 @@ FULL = Prediction(
         top=(TokenLogprob(5, "A", -0.1), TokenLogprob(6, "▁B", -math.inf)),
         margin=math.inf,
         kept=(KeptTokens(3, 0, (0, 4, -1), (1, 0, 2)), KeptTokens(5, 1, ())),
-        cost=Cost(12.5, 160, 2, (144, 144, 72), 2**40, ((1, 12, 12), (5, 24, 24)), 64, 16),
+        cost=Cost(
+            12.5, 160, 2, (144, 144, 72), 2**40, ((1, 12, 12), (5, 24, 24)), 64, 16, ((0,) * 6, (2, 2, 3, 0, 21, 24))
+        ),
     ),
 )
 FAILED = dataclasses.replace(
@@ -86,7 +88,7 @@ def test_every_field_of_a_prediction_has_a_column(path: Path) -> None:
 
 
 def test_tables_written_before_a_cost_was_counted_are_read(path: Path) -> None:
-    younger = ["image_grids", "connector_tokens", "text_tokens"]
+    younger = ["image_grids", "connector_tokens", "text_tokens", "image_cuts"]
     pq.write_table(pq.read_table(path).drop_columns(younger), path)
     first = read_table(path)[0].generation
     assert first is not None

@@ -69,15 +69,18 @@ class Answer:
         cuts = [text.find(end) for end in self.stop if end in text]
         text = text[: min(cuts)] if cuts else text
         answered = len(self.token_ids) - 1  # the last token was never fed back
+        layouts = self.prompt.layouts
+        tiled = any(item.tiles > 1 for item in layouts)
         cost = Cost(
             time_ms=time_ms,
             prompt_tokens=self.prompt.text_tokens + self.prompt.visual_tokens,
             generated_tokens=len(self.token_ids),
             visual_tokens_per_layer=tuple(visual),
             cache_bytes=(sum(tokens) + answered * len(tokens)) * token_bytes,
-            image_grids=tuple((item.tiles, *item.patch_grid) for item in self.prompt.layouts),
+            image_grids=tuple((item.tiles, *item.patch_grid) for item in layouts),
             connector_tokens=self.prompt.connector_tokens,
             text_tokens=self.prompt.text_tokens,
+            image_cuts=tuple((*item.mosaic, *item.window) for item in layouts) if tiled else (),
         )
         assert self.reason is not None, "an unfinished answer has no record"
         margin = self.top[0].logprob - self.top[1].logprob

@@ -108,15 +108,18 @@ def _borders(draw: ImageDraw.ImageDraw, states: NDArray[np.int64], cell: int) ->
 
 def _frame(draw: ImageDraw.ImageDraw, left: int, top: int, cell: int, count: int) -> None:
     """Frame a merged token; its number is written where it can be read."""
-    width = max(1, round(cell * 0.12))
+    width = max(1, min(4, round(cell * 0.12)))
     box = (left, top, left + cell - 1, top + cell - 1)
     draw.rectangle(box, outline=SHADOW, width=width + 1)
     draw.rectangle(box, outline=MERGED, width=width)
     text = f"{count}"
-    size = next((size for size in range(min(15, cell - 2 * width), 6, -1) if _fits(text, size, cell - 2 * width)), 0)
+    room = cell - 2 * width
+    size = next((size for size in range(min(max(15, cell // 2), room), 6, -1) if _fits(text, size, room)), 0)
     if size:
         middle = (left + cell / 2, top + cell / 2)
-        draw.text(middle, text, font=font(size), fill=PAPER, anchor="mm", stroke_width=2, stroke_fill=SHADOW)
+        draw.text(
+            middle, text, font=font(size), fill=PAPER, anchor="mm", stroke_width=max(1, size // 8), stroke_fill=SHADOW
+        )
 
 
 def _fits(text: str, size: int, room: int) -> bool:

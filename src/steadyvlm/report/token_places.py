@@ -1,15 +1,15 @@
 """Where the tokens of a recorded answer lie on the picture that was asked about.
 
-A record holds the number of tiles and the grid of patches of one, not the family. What follows from that: a grid of
-as many patches as tokens is CLIP's, which sees the centre square (or the whole, as the report is told); one of more
-patches than tokens merges them and is native to the picture; several tiles are LLaVA-NeXT's. A guess is used only if
-it gives exactly the number of tokens that were recorded.
+A record holds how the picture was cut into tiles and patches, not the family. What follows: a grid of as many patches
+as tokens is CLIP's, which sees the centre square (or the whole, as the report is told); one of more patches than tokens
+merges them and is native to the picture; several tiles are LLaVA-NeXT's. Nothing is drawn unless this gives exactly the
+number of tokens that was recorded.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from steadyvlm.records import Cost
 from steadyvlm.reduction.layout import ImageLayout
@@ -49,8 +49,13 @@ def places(cost: Cost, picture: tuple[int, int], *, centre_square: bool, like: P
     grid = (rows // merging, columns // merging)
     if min(*grid, tiles) < 1 or grid == (1, 1):
         return None
-    layout = ImageLayout(grid, has_cls=merging == 1) if tiles == 1 else next_layout(picture, grid, tiles)
-    if layout is None or (like is None and tokens != layout.visual_tokens):
+    layout = ImageLayout(grid, has_cls=merging == 1)
+    if tiles > 1:
+        if len(cost.image_cuts) != 1:
+            return None
+        cut = cost.image_cuts[0]
+        layout = ImageLayout(grid, cut[:2], cut[2:], newlines=True, has_cls=True)
+    if like is None and tokens != layout.visual_tokens:
         return None
     if tiles > 1:
         whole, stitched = panels(layout)
@@ -73,38 +78,6 @@ def _square(picture: tuple[int, int]) -> Box:
     side = min(width, height)
     across, down = side / width / 2, side / height / 2
     return (0.5 - across, 0.5 - down, 0.5 + across, 0.5 + down)
-
-
-def next_layout(picture: tuple[int, int], grid: tuple[int, int], tiles: int) -> ImageLayout | None:
-    """Return how LLaVA-NeXT cut a picture of (width, height) into `tiles` tiles, or None when it cannot have.
-
-    A record holds the number of tiles and the grid of one. Two crops or more lie in a row for a wide picture and in a
-    column for a tall one, four of a square: the resolution that shows most of the picture.
-    """
-    width, height = picture
-    crops, side = tiles - 1, math.isqrt(max(tiles - 1, 0))
-    if min(width, height, crops) < 1:
-        return None
-    line = (1, crops) if width > height else (crops, 1)
-    layout = ImageLayout(grid, (side, side) if side * side == crops else line, newlines=True, has_cls=True)
-    return replace(layout, window=unpadded(layout.map_size, picture))
-
-
-def unpadded(size: tuple[int, int], picture: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return (top, left, bottom, right) of the part of a map of `size` (height, width) that shows picture.
-
-    The picture keeps its aspect and lies in the middle; a margin of part of a token is rounded down, as the model does.
-
-    >>> unpadded((48, 48), (640, 480))
-    (6, 0, 42, 48)
-    """
-    rows, columns = size
-    width, height = picture
-    if width * rows > columns * height:
-        margin = (rows - int(round(height * (columns / width), 7))) // 2
-        return (margin, 0, rows - margin, columns)
-    margin = (columns - int(round(width * (rows / height), 7))) // 2
-    return (0, margin, rows, columns - margin)
 
 
 def window_box(layout: ImageLayout, picture: tuple[int, int]) -> Box:

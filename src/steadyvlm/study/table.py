@@ -63,6 +63,7 @@ _COST = (
     ("image_grids", pa.list_(_INTS)),
     ("connector_tokens", pa.int32()),
     ("text_tokens", pa.int32()),
+    ("image_cuts", pa.list_(_INTS)),
 )
 _CELL = (("arm", pa.string()), ("recipe", pa.string()), ("cell", pa.string()))
 _FAILURE = (("failure_kind", pa.string()), ("failure_message", pa.string()))
