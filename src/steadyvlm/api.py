@@ -15,6 +15,7 @@ from steadyvlm.errors import InvalidOption, LogError, UnknownName
 from steadyvlm.records import AnswerKind, Generation, ImageRef, Prediction
 from steadyvlm.stability.compare import Comparison
 from steadyvlm.stability.compare import compare as compare_predictions
+from steadyvlm.stability.perturbed import Kind, UnderPerturbation, under_perturbation
 from steadyvlm.study.plan import CONTROL, ORIGINAL
 from steadyvlm.study.result import StudyResult, read_result
 from steadyvlm.study.store import MANIFEST, ResultStore
@@ -115,6 +116,9 @@ def compare_study(
 ) -> dict[str, Comparison]:
     """Compare every complete arm of a study with the original, each with the control as noise floor.
 
+    Where a study also asks about perturbed inputs, this is about the unchanged ones; `study_under_perturbation` has
+    the others.
+
     Args:
         result: what a study answered, or its folder.
         correct_threshold: a score at or above it counts as right; by default what the study's tasks say.
@@ -125,7 +129,7 @@ def compare_study(
         StoreError: when the folder holds no finished original.
         InvalidOption: when the tasks disagree about the threshold and none is given.
     """
-    result = result if isinstance(result, StudyResult) else read_result(result)
+    result = (result if isinstance(result, StudyResult) else read_result(result)).clean()
     threshold = _threshold(result) if correct_threshold is None else correct_threshold
     return {
         arm: compare_predictions(
@@ -137,6 +141,37 @@ def compare_study(
             common_only=_short(result.control_of(arm), result.arms[arm]),
         )
         for arm in result.arms
+    }
+
+
+def study_under_perturbation(
+    result: StudyResult | str | Path,
+    *,
+    correct_threshold: float | None = None,
+    alpha: float = 0.05,
+    seed: int = 0,
+) -> dict[str, UnderPerturbation]:
+    """Compare every complete arm with the original under the perturbations a study asked about, the control too.
+
+    Arguments and errors as `compare_study`; empty for a study without perturbations.
+    """
+    from steadyvlm.perturb.suite import SUITE
+
+    result = result if isinstance(result, StudyResult) else read_result(result)
+    if result.perturbations is None:
+        return {}
+    threshold = _threshold(result) if correct_threshold is None else correct_threshold
+    kinds = [Kind(row.name, row.label, row.group, row.levels) for row in SUITE.values()]
+    return {
+        arm: under_perturbation(
+            *result.paired(arm),
+            kinds=kinds,
+            statuses=result.perturbations.statuses,
+            correct_threshold=threshold,
+            alpha=alpha,
+            seed=seed,
+        )
+        for arm in (*((CONTROL,) if result.control is not None else ()), *result.arms)
     }
 
 
@@ -213,7 +248,11 @@ def _arm_side(folder: Path, arm: str | None) -> _Side:
     if arm not in known:
         raise UnknownName.among(f"arm of {folder}", arm, known)
     predictions = ResultStore(folder).arm(arm)
-    return _Side(predictions, arm, read_result(folder))
+    study = read_result(folder)
+    clean = study.clean()
+    if clean is not study:
+        predictions = [row for row in predictions if not row.perturbation]
+    return _Side(predictions, arm, clean)
 
 
 def _short(control: Sequence[Prediction] | None, accelerated: Sequence[Prediction]) -> bool:

@@ -11,6 +11,7 @@ from steadyvlm.stability.mcnemar import PairedTest, mcnemar
 from steadyvlm.stability.multiplicity import Adjusted, benjamini_hochberg, holm
 from steadyvlm.stability.noise import NoiseFloor
 from steadyvlm.stability.pairing import Pairing, pair
+from steadyvlm.stability.perturbed import Kind, State, UnderPerturbation, under_perturbation
 from steadyvlm.stability.prediction_file import read_predictions
 from steadyvlm.stability.ratios import FLIP_KINDS, FlipCounts, FlipKind
 from steadyvlm.stability.summary import Flip, Slice
@@ -24,11 +25,14 @@ __all__ = [
     "FlipCounts",
     "FlipKind",
     "Interval",
+    "Kind",
     "NoiseFloor",
     "PairedTest",
     "Pairing",
     "Rate",
     "Slice",
+    "State",
+    "UnderPerturbation",
     "benjamini_hochberg",
     "clopper_pearson",
     "cluster_standard_error",
@@ -39,5 +43,6 @@ __all__ = [
     "newcombe_paired",
     "pair",
     "read_predictions",
+    "under_perturbation",
     "wilson",
 ]

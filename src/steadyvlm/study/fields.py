@@ -117,6 +117,17 @@ class Fields:
             raise self._wrong(self._path(key), "a list of texts", value)
         return [item.strip() for item in value]
 
+    def boolean(self, key: str, default: bool) -> bool:
+        """Take true or false."""
+        value = self._take(key, default)
+        if not isinstance(value, bool):
+            raise self._wrong(self._path(key), "true or false", value)
+        return value
+
+    def peek(self, key: str) -> Any:
+        """Return a value without taking it; None if it is not there."""
+        return self._left.get(key)
+
     def section(self, key: str) -> Fields | None:
         """Take a mapping if it is there."""
         value = self._take(key, None)

@@ -23,6 +23,7 @@ read back from a store. The YAML grammar, with all keys:
     lid:                         # optional: layer-wise inner disruption of every arm, on so many questions
       limit: 64
       scope: all                 # or visual
+    perturbations: [none, image/all, random]   # optional: the same questions with changed inputs
     tables: [lofi-main]          # optional: a paper's tables beside what was measured
 
 `steadyvlm.study.suite` spreads one file over several models.
@@ -40,6 +41,7 @@ from typing import Any, Literal, cast
 from steadyvlm.errors import ConfigError, UnknownName
 from steadyvlm.registry import Spec
 from steadyvlm.study.fields import Fields, parse_yaml, read_yaml
+from steadyvlm.study.perturbation_plan import PerturbationPlan, read_perturbations
 
 ORIGINAL, CONTROL = "original", "control"
 KEEP_ALL = "keep_all"
@@ -116,6 +118,7 @@ class Study:
     seed: int = 0
     lid: LidPlan | None = None
     tables: tuple[str, ...] = ()
+    perturbations: PerturbationPlan | None = None
 
     def __post_init__(self) -> None:
         if not self.tasks:
@@ -166,6 +169,7 @@ class Study:
             arms=tuple(_arm(item) for item in fields.items("recipes", [])),
             lid=_lid(fields.section("lid")),
             tables=tuple(fields.texts("tables", [])),
+            perturbations=read_perturbations(fields),
         )
         fields.done()
         return study
@@ -184,6 +188,7 @@ class Study:
             **({"control": {**control, **_given(limit=self.control.limit)}} if control and self.control else {}),
             **({"lid": {"limit": self.lid.limit, "scope": self.lid.scope}} if self.lid else {}),
             **({"tables": list(self.tables)} if self.tables else {}),
+            **({"perturbations": self.perturbations.to_value()} if self.perturbations else {}),
             "recipes": [
                 {"name": arm.name, "recipe": arm.recipe, **_given(limit=arm.limit, batch_size=arm.batch_size)}
                 for arm in self.arms
@@ -199,6 +204,8 @@ class Study:
         """
         for task in self.tasks:
             build_task(task)
+        if self.perturbations:
+            self.perturbations.expand()
         seen: dict[str, str] = {KEEP_ALL: ORIGINAL}
         for arm in self.arms:
             text = canonical_recipe(arm.recipe)

@@ -7,11 +7,12 @@ questions (its `limit`) is set beside exactly those answers of the original.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from steadyvlm.errors import StoreError
+from steadyvlm.perturb.manifest import Manifest as Perturbations
 from steadyvlm.records import Prediction, Provenance
 from steadyvlm.study.inside import InsideStore
 from steadyvlm.study.plan import CONTROL, ORIGINAL, Study
@@ -56,6 +57,7 @@ class StudyResult:
         recipes: canonical text of each arm's recipe, original and control included.
         about: what the store knows of each cell, by arm: provenance, weights, decoding, times.
         inside: inner disruption by arm, as `study.inside` keeps it; empty when it was not measured.
+        perturbations: what became of every perturbed input; None when none was asked.
         incomplete: samples done and asked of every arm that is not complete.
         times: where the time of this run went; None when the result was only read.
     """
@@ -68,6 +70,7 @@ class StudyResult:
     recipes: Mapping[str, str]
     about: Mapping[str, tuple[Mapping[str, Any], ...]]
     inside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    perturbations: Perturbations | None = None
     incomplete: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     times: Times | None = None
 
@@ -93,6 +96,17 @@ class StudyResult:
         notes = [f"{arm} is unfinished: {done} of {total} samples." for arm, (done, total) in self.incomplete.items()]
         notes += [f"{arm}: {count} samples failed." for arm, count in self.failures.items() if count]
         return (*notes, *_differences(self.provenance))
+
+    def clean(self) -> StudyResult:
+        """Return the answers to unchanged inputs only; the result itself if there are no others, or only others."""
+        if not any(row.perturbation for row in self.original) or all(row.perturbation for row in self.original):
+            return self
+        return replace(
+            self,
+            original=_clean(self.original),
+            control=None if self.control is None else _clean(self.control),
+            arms={arm: _clean(rows) for arm, rows in self.arms.items()},
+        )
 
     def paired(self, arm: str) -> tuple[list[Prediction], list[Prediction]]:
         """Return (original, accelerated) answers to the questions that `arm` was asked; `arm` may be "control".
@@ -136,6 +150,10 @@ def read_result(folder: str | Path) -> StudyResult:
             "complete it with `steadyvlm run`."
         )
     complete = {arm: tuple(store.arm(arm)) for arm in states if arm not in incomplete}
+    perturbations = store.perturbations() if manifest.study.get("perturbations") else None
+    if perturbations is not None:
+        for arm, rows in complete.items():
+            perturbations.check(rows, arm)
     return StudyResult(
         study=Study.from_mapping(manifest.study, str(store.folder)),
         folder=store.folder,
@@ -145,8 +163,13 @@ def read_result(folder: str | Path) -> StudyResult:
         recipes={arm: cells[0].entry.recipe for arm, cells in states.items()},
         about={arm: tuple(store.about(cell.entry.key) for cell in states[arm]) for arm in complete},
         inside={arm: found for arm, found in InsideStore(store.folder).measured().items() if arm in states},
+        perturbations=perturbations,
         incomplete=incomplete,
     )
+
+
+def _clean(rows: tuple[Prediction, ...]) -> tuple[Prediction, ...]:
+    return tuple(row for row in rows if not row.perturbation)
 
 
 def _differences(provenance: Mapping[str, tuple[Provenance, ...]]) -> list[str]:

@@ -11,12 +11,13 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steadyvlm.errors import ConfigError, SteadyVLMError, StoreError
+from steadyvlm.perturb.manifest import Entry
 from steadyvlm.records import Prediction, Provenance
 from steadyvlm.study.backends import Answerer, Loader, Session
 from steadyvlm.study.cell import Cell, Key, run_cell
@@ -37,10 +38,11 @@ from steadyvlm.study.plan import (
 )
 from steadyvlm.study.progress import Meter, ProgressCallback
 from steadyvlm.study.result import StudyResult, Times, read_result
-from steadyvlm.study.store import CellEntry, Manifest, count_failures
+from steadyvlm.study.store import CellEntry, Manifest, ResultStore, count_failures
 from steadyvlm.study.writer import StoreWriter, writing
 
 if TYPE_CHECKING:
+    from steadyvlm.study.perturbing import Perturber
     from steadyvlm.tasks.base import Task
 
 
@@ -84,11 +86,13 @@ def run(
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """One task with its hashed samples."""
+    """One task with its hashed samples, clean and perturbed."""
 
     plan: TaskPlan
     task: Task
     items: tuple[Item, ...]
+    perturbed: tuple[Item, ...] = ()
+    entries: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +113,13 @@ class _Run:
     retry_failures: bool
     setup_s: float = 0.0
     model_s: float = 0.0
+    pictures: ImageCache = field(default_factory=ImageCache)
+    """Shared by all arms: what one has decoded or perturbed serves the next."""
 
     def execute(self) -> StudyResult:
         started = time.perf_counter()
-        asked = [self._ask(plan) for plan in self.study.tasks]
+        perturber = self._perturber()
+        asked = [self._ask(plan, perturber) for plan in self.study.tasks]
         refuse_duplicates([item for one in asked for item in one.items], f"study '{self.study.name}'")
         with writing(self.folder, self.study.name) as store:
             with self._setup():
@@ -122,6 +129,8 @@ class _Run:
             cells = list(self._cells(asked, recipes, weights, session.dtype))
             _refuse_same(cells)
             store.write_manifest(Manifest(self.study.to_mapping(), tuple(_entry(cell) for cell in cells)))
+            if perturber is not None:
+                store.write_perturbations(perturber.manifest([entry for one in asked for entry in one.entries]))
             inside = self._inside(asked, recipes, weights)
             sizes = {cell.key: len(cell.items) for cell in cells} | {one.key: len(inside.items) for one in inside.arms}
             meter = Meter(sizes, self.progress)
@@ -142,11 +151,34 @@ class _Run:
         times = Times(time.perf_counter() - started, self.setup_s, self.model_s)
         return replace(read_result(self.folder), times=times)
 
-    def _ask(self, plan: TaskPlan) -> _Asked:
+    def _perturber(self) -> Perturber | None:
+        if self.study.perturbations is None:
+            return None
+        from steadyvlm.study.perturbing import Perturber  # OpenCV, only for a study that needs it
+
+        try:
+            earlier = ResultStore(self.folder).perturbations()
+        except StoreError:  # damaged: all of it is made, and written, anew
+            earlier = None
+        return Perturber(self.study.perturbations, earlier)
+
+    def _ask(self, plan: TaskPlan, perturber: Perturber | None) -> _Asked:
         from steadyvlm.tasks.base import checked_samples
 
         task = self.own_tasks[plan.name] if plan.name in self.own_tasks else build_task(plan)
-        return _Asked(plan, task, subset(identify(checked_samples(task)), plan.limit))
+        items = subset(identify(checked_samples(task)), plan.limit)
+        if perturber is None:
+            return _Asked(plan, task, items)
+        made = perturber.perturb(items)
+        return _Asked(plan, task, items, made.items, made.entries)
+
+    def _chosen(self, one: _Asked, limit: int | None) -> Iterator[tuple[Item, ...]]:
+        """Return the clean samples of an arm and the perturbed ones made from them: a cell each."""
+        clean = subset(one.items, limit)
+        if self.study.perturbations is None or self.study.perturbations.clean:
+            yield clean
+        parents = {item.key[:2] for item in clean}
+        yield tuple(item for item in one.perturbed if (item.sample.task, item.sample.parent) in parents)
 
     def _recipes(self, session: Session) -> list[tuple[str, str]]:
         """Return arm names and the recipes that run; what a preset means is for the model to say."""
@@ -170,8 +202,7 @@ class _Run:
             order[CONTROL] = self.study.control.order
         for arm, recipe in recipes:
             batch_size, limit = sizes[arm]
-            for one in asked:
-                items = subset(one.items, limit)
+            for one, items in [(one, items) for one in asked for items in self._chosen(one, limit) if items]:
                 decoding = Decoding(one.task.max_new_tokens, tuple(one.task.stop))
                 condition = [CONTROL, batch_size, order[arm], self.study.seed] if arm == CONTROL else []
                 key = cell_key(
@@ -261,7 +292,7 @@ class _Run:
         model_s, provenances = partial.model_s, list(partial.provenances)
         meter.stored(len(found), count_failures(list(found.values())))
         with store.journal(cell.key) as journal:
-            for batch in run_cell(cell, answerer, set(found), ImageCache()):
+            for batch in run_cell(cell, answerer, set(found), self.pictures):
                 journal.append(batch.predictions, batch.model_s, provenance)
                 found.update((row.key, row) for row in batch.predictions)
                 model_s += batch.model_s

@@ -5,6 +5,7 @@
       cells/<key>.parquet    a complete cell, one row per answer; read it with pandas, DuckDB or `ResultStore`
       about/<key>.json       that cell described for people: provenance, times, counts
       parts/<key>.journal    the batches of a cell that is not complete yet
+      perturbations.json     every perturbed input with its hash and what became of it, if the study has any
       quarantine/            whatever was found damaged; nothing is ever deleted because it could not be read
 
 A cell is absent or complete: its Parquet file appears under its name in one step. Reading takes no lock and repairs
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from steadyvlm.errors import StoreError
+from steadyvlm.perturb.manifest import Manifest as Perturbations
 from steadyvlm.records import SCHEMA_VERSION, Prediction
 from steadyvlm.study.journal import read_journal
 from steadyvlm.study.table import read_about, read_table
@@ -28,6 +30,7 @@ STORE_VERSION = 1
 """Version of the layout above; the version of the records inside is `records.SCHEMA_VERSION`."""
 
 MANIFEST = "study.json"
+PERTURBATIONS = "perturbations.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,20 @@ class ResultStore:
         except (KeyError, TypeError) as error:
             raise _damaged(path, f"unexpected content ({error})") from None
         return manifest
+
+    def perturbations(self) -> Perturbations | None:
+        """Return what became of every perturbed input; None if the study has none.
+
+        Raises:
+            StoreError: if the file is damaged.
+        """
+        path = self.folder / PERTURBATIONS
+        if not path.is_file():
+            return None
+        try:
+            return Perturbations.from_json(json.loads(path.read_bytes()))
+        except (OSError, ValueError) as error:
+            raise _damaged(path, str(error)) from None
 
     def complete(self, key: str) -> bool:
         """Whether the cell has a finished file."""

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from steadyvlm.errors import StoreError
+from steadyvlm.perturb.manifest import Manifest as Perturbations
 from steadyvlm.records import Prediction
 from steadyvlm.study.journal import Journal, Partial, disk_errors, encode_batch, read_journal
-from steadyvlm.study.store import MANIFEST, Manifest, ResultStore, count_failures, schema
+from steadyvlm.study.store import MANIFEST, PERTURBATIONS, Manifest, ResultStore, count_failures, schema
 from steadyvlm.study.table import write_table
 
 _LOCK = ".lock"
@@ -39,6 +40,13 @@ class StoreWriter(ResultStore):
     def write_manifest(self, manifest: Manifest) -> None:
         """Record what is asked."""
         _write_text(self.folder / MANIFEST, manifest.to_json())
+
+    def write_perturbations(self, perturbations: Perturbations) -> None:
+        """Record what became of every perturbed input."""
+        value = perturbations.to_json()
+        inputs = ",\n".join(json.dumps(row, ensure_ascii=False) for row in value.pop("inputs"))
+        text = f'{json.dumps(value)[:-1]}, "inputs": [\n{inputs}\n]}}\n'
+        _write_bytes(self.folder / PERTURBATIONS, text.encode("utf-8"))
 
     def load(self, key: str) -> list[Prediction] | None:
         """Return the answers of a complete cell, or None if it has to be computed.
