@@ -13,6 +13,8 @@ released generator where it differs (zoom_blur, elastic_transform, pixelate, sno
 
 `apply_image` does the same by name and also says what became of the picture; `corrupt` and `get_corruption_names` take
 the place of those of the `imagecorruptions` package.
+
+No module of this folder is called like one of the functions: importing it would put the module in the function's place.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ from PIL import Image
 
 from steadyvlm.perturb.base import Pixels, Profile
 from steadyvlm.perturb.image.apply import apply_image
-from steadyvlm.perturb.image.corrupt import corrupt, get_corruption_names
 from steadyvlm.perturb.image.frames import to_pixels
+from steadyvlm.perturb.image.replacement import corrupt, get_corruption_names
 from steadyvlm.perturb.image.work import Resources
 
 Kind = TypeVar("Kind", Image.Image, Pixels)

@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steadyvlm.perturb.base import Pixels
-from steadyvlm.perturb.image.work import Work, to_bytes
+from steadyvlm.perturb.image.work import Floats, Work, to_bytes
 
 BRIGHTNESS = (0.1, 0.2, 0.3, 0.4, 0.5)
 """Added to V, in units of the whole range."""
 SATURATE = ((0.3, 0.0), (0.1, 0.0), (2.0, 0.0), (5.0, 0.1), (20.0, 0.2))
 """Factor and summand of the saturation: two levels fade the colours, three push them."""
+_UNITS = np.arange(256) / 255
 
 
 def brightness(work: Work) -> Pixels:
@@ -32,16 +33,23 @@ def brightness(work: Work) -> Pixels:
 
 def saturate(work: Work) -> Pixels:
     """Scale every pixel's saturation: 0.3 and 0.1 times, then 2, 5 and 20 times."""
-    scale, grey = _saturated(*SATURATE[work.severity - 1])
     maximum = _maximum(work.pixels)
-    spread = maximum - np.minimum(np.minimum(work.pixels[..., 0], work.pixels[..., 1]), work.pixels[..., 2])
-    values = (maximum[..., None] - work.pixels).astype(np.float32)
-    values *= np.take(scale, (maximum.astype(np.int32) << 8) + spread)[..., None]
-    np.subtract(maximum[..., None], values, out=values)
-    colourless = np.flatnonzero(spread == 0)
-    if colourless.size and grey[255] < 255:
-        values.reshape(-1, 3)[colourless, 1:] = np.take(grey, maximum.ravel()[colourless])[:, None]
-    return to_bytes(values)
+    minimum = np.minimum(np.minimum(work.pixels[..., 0], work.pixels[..., 1]), work.pixels[..., 2])
+    wanted = np.take(_saturated(*SATURATE[work.severity - 1]), (maximum.astype(np.int32) << 8) + minimum)[..., None]
+    highest = np.take(_UNITS, maximum)[..., None]
+    spread = highest - np.take(_UNITS, minimum)[..., None]
+    grey = np.flatnonzero(spread == 0)
+    spread.reshape(-1)[grey] = 1
+    below = np.subtract(highest, np.take(_UNITS, work.pixels))
+    below.reshape(-1, 3)[grey, 1:] = 1  # hue 0: red keeps the maximum, green and blue are the minimum
+    # the references' formula in their order: twice a saturation is often a whole number of bytes, and rounding decides
+    # whether cutting its fraction gives that number or the one below
+    below *= wanted
+    below /= spread
+    np.subtract(1, below, out=below)
+    below *= highest
+    below *= 255
+    return below.astype(np.uint8)
 
 
 def _maximum(pixels: Pixels) -> Pixels:
@@ -58,11 +66,8 @@ def _brighter(amount: float) -> NDArray[np.uint8]:
 
 
 @cache
-def _saturated(factor: float, summand: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """At 256 V + (V - m): how much farther from V a channel lies; and for greys the two lower channels at V."""
-    maximum = np.arange(256.0)[:, None]
-    spread = np.arange(256.0)
-    wanted = np.clip(factor * spread / np.maximum(maximum, 1) + summand, 0, 1)
-    scale = maximum * wanted / np.maximum(spread, 1)
-    grey = np.arange(256.0) * (1 - min(summand, 1.0))
-    return scale.astype(np.float32).ravel(), grey.astype(np.float32)
+def _saturated(factor: float, summand: float) -> Floats:
+    """The new saturation at 256 V + m, in float64."""
+    maximum, minimum = _UNITS[:, None], _UNITS[None, :]
+    saturation = np.divide(maximum - minimum, maximum, out=np.zeros((256, 256)), where=maximum > 0)
+    return np.clip(factor * saturation + summand, 0, 1).ravel()

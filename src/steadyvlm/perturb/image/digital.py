@@ -2,8 +2,10 @@
 
 Source: ImageNet-C, arXiv 1903.12261; the blank picture: Chen et al. 2023, arXiv 2306.02080 (white: every byte 255).
 
-Differs: JPEG is OpenCV's, faster than Pillow's and with both on libjpeg-turbo the same to the bit. Pixelation goes by the picture's own size in `general`. In `paper` it is the released generator's, which
-squashes every picture to 224 by 224 pixels whatever its shape: the only output of another size.
+Differs:
+    - JPEG is OpenCV's: faster than Pillow's, and with both on libjpeg-turbo the same to the bit.
+    - Pixelation goes by the picture's own size in `general`. In `paper` it is the released generator's, which squashes
+      every picture to 224 by 224 pixels whatever its shape: the only output of another size.
 """
 
 from __future__ import annotations

@@ -83,7 +83,8 @@ def _high_byte(image: Image.Image) -> Pixels:
     """Grey levels of a mode with more than 8 bits: of 16-bit whole numbers the high byte, of numbers 0 to 255."""
     levels: NDArray[Any] = np.asarray(image)
     if image.mode == "F":
-        return np.clip(np.nan_to_num(levels), 0, 255).astype(np.uint8)
+        levels = np.clip(np.nan_to_num(levels), 0, 255)
+        return levels.astype(np.uint8)
     high: NDArray[np.int64] = levels.astype(np.int64).clip(0, 65535) >> 8
     return high.astype(np.uint8)
 

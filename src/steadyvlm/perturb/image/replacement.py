@@ -3,7 +3,7 @@
 Differs from imagecorruptions 1.1.2:
     - The same picture gives the same result; there every call draws from NumPy's global state.
     - Pictures below 32 pixels and with 4 channels are taken, and errors are of this package.
-    - Frost is made procedurally unless its wheel is installed (see `frost`).
+    - Frost is made procedurally unless its wheel is installed (see `ice`).
     - Nothing is printed, and nothing fails on NumPy 2 (there glass_blur, gaussian_blur and fog do).
 """
 

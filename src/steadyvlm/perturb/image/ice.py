@@ -27,7 +27,7 @@ from scipy import ndimage
 
 from steadyvlm.errors import ImageError
 from steadyvlm.perturb.base import Pixels
-from steadyvlm.perturb.image.fog import cloud
+from steadyvlm.perturb.image.clouds import cloud
 from steadyvlm.perturb.image.work import Floats, Resources, Work, to_bytes
 
 SETTINGS = ((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))
