@@ -5,7 +5,7 @@ draw from the first five, and so does this.
 
 The photographs are not ours to ship. They are taken from `Resources.frost_folder` if given, else from the installed
 wheel of `imagecorruptions` (Apache-2.0), which is located and never imported: `pip install --no-deps imagecorruptions`.
-With neither, frost is made here from the fog's fractal, and the result says `fallback`.
+With neither, frost is made by `crystals`, and the result says `fallback`.
 
 `paper` follows the released generator: photographs are enlarged by whole numbers with cubic splines. Its scalar factor
 also enlarges the axis of the *channels*, of which it then takes the first three: red, green and blue of photographs
@@ -27,8 +27,8 @@ from scipy import ndimage
 
 from steadyvlm.errors import ImageError
 from steadyvlm.perturb.base import Pixels
-from steadyvlm.perturb.image.clouds import cloud
-from steadyvlm.perturb.image.work import Floats, Resources, Work, to_bytes
+from steadyvlm.perturb.image.crystals import crystals
+from steadyvlm.perturb.image.work import Resources, Work, to_bytes
 
 SETTINGS = ((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))
 """Weights of the picture and of the frost, on bytes; together above 1, so that bright places saturate."""
@@ -38,7 +38,6 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 MARGIN = 1.1
 """Photographs cover the picture by this factor, so that there is something to draw."""
 FALLBACK = "procedural-frost"
-TINT = np.array([0.86, 0.93, 1.0], np.float32)
 
 
 def frost(work: Work) -> Pixels:
@@ -49,7 +48,7 @@ def frost(work: Work) -> Pixels:
         cover = _photograph(work, found).astype(np.float32)
     elif work.resources.fallbacks:
         work.notes["fallback"] = FALLBACK
-        cover = _made(work)
+        cover = crystals(work)
     else:
         work.notes["unavailable"] = f"photographs of frost: pip install --no-deps {WHEEL}"
         return work.pixels.copy()
@@ -130,27 +129,3 @@ def _grown(path: Path, times: int) -> Pixels:
     # the generator's channels run blue, green, red, and are turned round at the end
     channels = [ndimage.zoom(channel.astype(np.float32), times) for channel in np.moveaxis(_read(path), 2, 0)[::-1]]
     return to_bytes(np.stack(channels, axis=-1) @ mixture[::-1].T.astype(np.float32))
-
-
-def _made(work: Work) -> Floats:
-    """Make frost, [H, W, 3] in grey levels: crystals along one direction, thicker towards the edges of the picture."""
-    height, width = work.size
-    ridges = _crystals(height, width, work.draws("field"), work.draws("direction").uniform(0, 180))
-    rows, columns = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
-    vignette = (rows**2 + columns**2) / 2
-    mixed = 0.5 * ridges + 0.5 * vignette
-    deviation = mixed.std()
-    levels = 0.55 + 0.25 * (mixed - mixed.mean()) / deviation
-    made: Floats = (np.clip(levels, 0, 1)[..., None] * 255).astype(np.float32) * TINT
-    return made
-
-
-def _crystals(height: int, width: int, draws: np.random.RandomState, angle: float) -> Floats:
-    """Return ridges of a fractal, stretched along `angle` degrees; the fractal is a torus, so it never ends."""
-    side = 1 << (max(height, width) - 1).bit_length()
-    ridges = 1 - np.abs(2 * cloud(side, 1.6, draws) - 1)
-    cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-    along, across = 0.35, 1.0
-    matrix = np.array([[along * cosine, along * sine, 0], [-across * sine, across * cosine, 0]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(ridges, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_WRAP)
