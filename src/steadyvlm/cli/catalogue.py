@@ -80,9 +80,11 @@ def entries(what: str) -> list[Entry]:
         return _studies()
     if what == "presets":
         return _presets()
+    if what == "perturbations":
+        return _perturbations()
     tables = registries()
     if what not in tables:
-        raise UnknownName.among("table", what, [*tables, "presets", "studies"])
+        raise UnknownName.among("table", what, [*tables, "presets", "perturbations", "studies"])
     return [describe(name, target) for name, target in tables[what].items()]
 
 
@@ -117,6 +119,19 @@ def _presets() -> list[Entry]:
     from steadyvlm.reduction.presets import PRESETS
 
     return [Entry(name, str(item.spec), f"{item.spec}; {item.source}") for name, item in PRESETS.items()]
+
+
+def _perturbations() -> list[Entry]:
+    """The suite; each is written with its severity, `image/fog@2`, and a name alone stands for all severities."""
+    from steadyvlm.perturb.suite import SUITE
+
+    found = []
+    for row in SUITE.values():
+        module = f"steadyvlm.perturb.{row.modality}"
+        described = describe(row.name, f"{module}:{row.id}")
+        many = f"{row.name}@1 … @{row.levels}" if row.levels > 1 else row.name
+        found.append(Entry(many, row.path, f"{row.group}: {described.summary}"))
+    return found
 
 
 def _studies() -> list[Entry]:

@@ -6,13 +6,15 @@ import importlib.util
 
 import click
 
-TABLES = ("models", "reductions", "presets", "quantizers", "tasks", "studies")
+TABLES = ("models", "reductions", "presets", "quantizers", "tasks", "perturbations", "studies")
 
 
 @click.command("list", short_help="What recipes and studies can name.")
 @click.argument("what", required=False)
 def list_names(what: str | None) -> None:
-    """List what recipes and studies can name: models, reductions, presets, quantizers, tasks, studies, or one of these.
+    """List what recipes and studies can name, all of it or one table.
+
+    The tables are models, reductions, presets, quantizers, tasks, perturbations and studies.
 
     Presets are published settings of reductions. The list of reductions ends with the model families each works on.
 

@@ -20,6 +20,7 @@ from steadyvlm.cli.compare import compare
 from steadyvlm.cli.demo import demo
 from steadyvlm.cli.lid import lid
 from steadyvlm.cli.list import list_names
+from steadyvlm.cli.perturb import perturb
 from steadyvlm.cli.pocket import pocket
 from steadyvlm.cli.report import report
 from steadyvlm.cli.run import run
@@ -31,6 +32,7 @@ from steadyvlm.errors import MissingDependency, SteadyVLMError, UnknownName
 EXTRAS = {
     "models": ("torch", "transformers", "tokenizers", "safetensors"),
     "int8": ("accelerate", "bitsandbytes"),
+    "perturb": ("cv2", "nltk", "textblob", "lemminflect", "nlpaug"),
     "pocket-train": ("matplotlib", "sklearn"),
 }
 """Which extra brings a library that not every command needs."""
@@ -83,7 +85,7 @@ def cli(settings: Settings, debug: bool) -> None:
     settings.debug = debug
 
 
-for _command in (demo, run, status, compare, report, show, lid, list_names, pocket, train):
+for _command in (demo, run, status, compare, report, show, perturb, lid, list_names, pocket, train):
     cli.add_command(_command)
 
 

@@ -10,7 +10,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from steadyvlm.api import compare, compare_study, read_run
+from steadyvlm.api import compare, compare_study, read_run, study_under_perturbation
 from steadyvlm.cli.report_arithmetic import study_arithmetic, study_disruption
 from steadyvlm.errors import SteadyVLMError
 from steadyvlm.records import AnswerKind, ImageRef, Prediction
@@ -32,6 +32,8 @@ def study_report(result: StudyResult, *, correct_threshold: float | None = None)
     Raises:
         InvalidOption: when the tasks disagree about the threshold and none is given.
     """
+    perturbed = study_under_perturbation(result, correct_threshold=correct_threshold)
+    result = result.clean()
     comparisons = compare_study(result, correct_threshold=correct_threshold)
     arms = [ArmReport(name, result.recipes[name], found, result.arms[name]) for name, found in comparisons.items()]
     if result.control is not None:
@@ -58,6 +60,7 @@ def study_report(result: StudyResult, *, correct_threshold: float | None = None)
         disruption=disruption,
         correlation=correlation,
         published=result.study.tables,
+        perturbed=perturbed,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from steadyvlm.errors import InvalidOption
 from steadyvlm.records import Prediction
-from steadyvlm.stability import Comparison
+from steadyvlm.stability import Comparison, UnderPerturbation
 
 ORIGINAL = "original"
 CONTROL = "control"
@@ -113,6 +113,7 @@ class ReportData:
         arithmetic: run name to its operations, "original" included; empty when they cannot be counted.
         disruption: run name to its inner disruption; empty when it was not measured.
         correlation: of disruption and consistency.
+        perturbed: run name to what perturbed inputs do to it, the control included; empty when none was asked.
         published: ids of published tables to show beside what was measured.
 
     Raises:
@@ -131,6 +132,7 @@ class ReportData:
     disruption: Mapping[str, Disruption] = field(default_factory=dict)
     correlation: Correlation | None = None
     published: Sequence[str] = ()
+    perturbed: Mapping[str, UnderPerturbation] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = Counter([ORIGINAL, *(arm.name for arm in self.arms)])

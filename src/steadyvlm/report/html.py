@@ -21,12 +21,15 @@ from steadyvlm.report.inside import correlation_text, inside_rows, lid_points, o
 from steadyvlm.report.inside_figures import disruption_scatter
 from steadyvlm.report.measures import of_difference, of_rate
 from steadyvlm.report.page import policy, safe_json, source, write_page
+from steadyvlm.report.perturbations import perturbation_context
 from steadyvlm.report.published import published_tables
 from steadyvlm.report.summary import caveats, headline, insight, noise_rate, readings
 from steadyvlm.report.tables import ArmRow, arm_rows, original_row, samples_link
 from steadyvlm.report.text import label, one_line, percent, unbroken
 
-_TEMPLATES = ("report.html.j2", "macros.html.j2", "methods.html.j2", "inside.html.j2", "published.html.j2")
+_TEMPLATES = tuple(
+    f"{name}.html.j2" for name in ("report", "macros", "methods", "inside", "published", "perturbations")
+)
 
 
 def write_html(data: ReportData, path: str | Path, *, images: bool = True, limit: int | None = None) -> Path:
@@ -49,7 +52,7 @@ def write_html(data: ReportData, path: str | Path, *, images: bool = True, limit
 def render_html(data: ReportData, *, images: bool = True, limit: int | None = None) -> str:
     """Return the page as text; arguments as in `write_html`."""
     sources = {name: source(name) for name in _TEMPLATES}
-    style, script = source("report.css", "tokens.css"), source("tokens.js", "gallery.js", "page.js")
+    style, script = source("report.css", "tokens.css", "perturbations.css"), source("tokens.js", "gallery.js", "page.js")
     environment = Environment(
         loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -99,6 +102,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "figures": _figures(data, accelerated),
         **_inside(data),
         "published": published_tables(data),
+        **perturbation_context(data),
         "groups": _groups(tasks, families),
         "heat_steps": [percent(step) for step in HEAT_STEPS],
         "few": FEW_IN_FAMILY,

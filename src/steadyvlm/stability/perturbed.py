@@ -95,6 +95,7 @@ class UnderPerturbation:
     Attributes:
         clean: the unchanged samples.
         modalities, groups, severities, perturbations, levels: states by name; only those that were asked.
+        kinds: the perturbations that were asked, in the order to show them.
     """
 
     clean: State
@@ -103,6 +104,7 @@ class UnderPerturbation:
     severities: Mapping[str, State]
     perturbations: Mapping[str, State]
     levels: Mapping[str, State]
+    kinds: tuple[Kind, ...] = ()
 
 
 def under_perturbation(
@@ -135,8 +137,11 @@ def under_perturbation(
     seen = {(a.task, a.sample_id, a.perturbation): APPLIED for a, _ in pairs if a.perturbation}
     known = seen | {key: str(status) for key, status in statuses.items() if key[:2] in asked}
     by_name = {kind.name: kind for kind in kinds}
+    places = {name: place for place, name in enumerate(by_name)}
     table = _Table(columns, known, by_name, alpha, seed)
+    found = {key[2].partition("@")[0]: _kind_of(key[2], by_name) for key in known}
     return UnderPerturbation(
+        kinds=tuple(sorted(found.values(), key=lambda kind: (_place(kind.name, places), kind.name))),
         clean=table.clean(),
         modalities=table.states(lambda level: [_kind_of(level, by_name).modality]),
         groups=table.states(lambda level: [_group_of(level, by_name)]),

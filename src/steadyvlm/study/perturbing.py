@@ -25,6 +25,8 @@ from steadyvlm.perturb.image.apply import apply_image
 from steadyvlm.perturb.image.work import Resources
 from steadyvlm.perturb.manifest import Entry, Manifest, image_hash, library_versions, weakest
 from steadyvlm.perturb.suite import LEVELS, TEXT_LEVELS, draw
+from steadyvlm.perturb.text.guard import perturb_sample
+from steadyvlm.perturb.text.work import Resources as TextResources
 from steadyvlm.records import ImageRef, Sample
 from steadyvlm.seeding import stable_seed
 from steadyvlm.study.identity import UNREADABLE, Item, identify
@@ -136,21 +138,12 @@ class Perturber:
         return self._known[key]
 
     def _text(self, item: Item, level: Level) -> tuple[Sample, Entry]:
-        from steadyvlm.perturb.text.prompts import perturb_prompt  # its tables, only where they are needed
-
-        sample = item.sample
-        found = perturb_prompt(
-            sample.prompt,
-            sample.question,
-            level,
-            choices=sample.choices,
-            profile=self._plan.profile,
-            fallbacks=self._plan.fallbacks,
+        child, result = perturb_sample(
+            item.sample, level, profile=self._plan.profile, resources=TextResources(fallbacks=self._plan.fallbacks)
         )
-        question = found.question if found.question.strip() else sample.question
-        child = _child(sample, level, prompt=found.prompt, question=question)
-        became = (child.prompt_sha256(),)
-        return child, _entry(item, level, found.status, (item.prompt_sha256,), became, found.info)
+        return child, _entry(
+            item, level, result.status, (item.prompt_sha256,), (child.prompt_sha256(),), result.info
+        )
 
 
 def applicable(item: Item, level: Level) -> bool:
