@@ -72,9 +72,7 @@ def text_rows(text: str, levels: Sequence[str], *, profile: str, seed: int) -> l
         raise UsageError("the text is empty; write a sentence after --text.")
     rows = []
     for level in chosen_levels(levels, "text"):
-        result = apply_text(
-            text, level.perturbation.id, level.severity, profile=check_profile(profile), seed=seed
-        )
+        result = apply_text(text, level.perturbation.id, level.severity, profile=check_profile(profile), seed=seed)
         detail = result.info.get(str(result.status), "")
         note = "" if result.status == Status.APPLIED else f"{result.status}{f': {detail}' if detail else ''}"
         rows.append(TextRow(str(level), visible(" ".join(result.text.split())), note))
@@ -89,7 +87,8 @@ def write_text_page(text: str, rows: Sequence[TextRow], out: Path) -> None:
     """
     _check_ending(out, PAGES)
     lines = [
-        f"<tr><td>{row.level}</td><td>{html.escape(row.shown)}</td><td>{html.escape(row.note)}</td></tr>" for row in rows
+        f"<tr><td>{row.level}</td><td>{html.escape(row.shown)}</td><td>{html.escape(row.note)}</td></tr>"
+        for row in rows
     ]
     with writing(out):
         out.write_text(_PAGE.format(text=html.escape(visible(text)), rows="\n".join(lines)), encoding="utf-8")

@@ -52,7 +52,8 @@ def write_html(data: ReportData, path: str | Path, *, images: bool = True, limit
 def render_html(data: ReportData, *, images: bool = True, limit: int | None = None) -> str:
     """Return the page as text; arguments as in `write_html`."""
     sources = {name: source(name) for name in _TEMPLATES}
-    style, script = source("report.css", "tokens.css", "perturbations.css"), source("tokens.js", "gallery.js", "page.js")
+    style = source("report.css", "tokens.css", "perturbations.css")
+    script = source("tokens.js", "gallery.js", "page.js")
     environment = Environment(
         loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

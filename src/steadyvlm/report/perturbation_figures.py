@@ -19,7 +19,7 @@ _TONES = 6
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One arm: its ratio on clean samples (undefined if not asked) and at severities 1, 2, …"""
+    """One arm: its ratio on clean samples, undefined if not asked, and at severities 1, 2, and so on."""
 
     name: str
     clean: Measure

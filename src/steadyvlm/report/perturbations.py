@@ -128,7 +128,8 @@ def state_rows(arms: Mapping[str, UnderPerturbation]) -> tuple[StateRow, ...]:
     for modality, word in MODALITIES.items():
         if not _asked(arms, modality):
             continue
-        rows.append(_row(f"all {word.lower()}", "modality", [under.modalities.get(modality) for under in arms.values()]))
+        whole = [under.modalities.get(modality) for under in arms.values()]
+        rows.append(_row(f"all {word.lower()}", "modality", whole))
         for group in _keys(under.groups for under in arms.values()):
             if group.startswith(f"{modality}/"):
                 found = [under.groups.get(group) for under in arms.values()]

@@ -106,12 +106,12 @@ def _table(data: Mapping[str, Any], measured: Measured) -> StateTable:
                 label = f"{row['label']} ({arm})" if arm else row["label"]
                 methods.append((label, _lines(data["metrics"], row, under)))
         blocks.append(Block(block["model"], tuple(methods)))
-    rest = tuple(
-        (arm, _lines(data["metrics"], None, under)) for arm, (_, under) in mine.items() if arm not in named
-    )
+    rest = tuple((arm, _lines(data["metrics"], None, under)) for arm, (_, under) in mine.items() if arm not in named)
     if rest:
         blocks.append(Block("measured here only", rest))
-    repaired = any(fractions for block in data["blocks"] for row in block["rows"] for fractions in row["fractions"].values())
+    repaired = any(
+        fractions for block in data["blocks"] for row in block["rows"] for fractions in row["fractions"].values()
+    )
     return StateTable(data["id"], data["title"], data["source"], tuple(data["benchmarks"]), tuple(blocks), repaired)
 
 
@@ -145,7 +145,9 @@ def _measured(metric: str, state: State | None) -> Cell:
     change = of_difference(state.score_change)
     if metric == "score":
         return Cell(percent(state.score_accelerated), f"original {percent(state.score_original)}; n = {state.n:,}")
-    return Cell(percent(-state.score_change.value, sign=True), f"change {change.text} {change.interval}; {change.title}")
+    return Cell(
+        percent(-state.score_change.value, sign=True), f"change {change.text} {change.interval}; {change.title}"
+    )
 
 
 def _plain(value: float | None) -> str:

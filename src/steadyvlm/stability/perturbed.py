@@ -120,8 +120,8 @@ def under_perturbation(
     """Compare an arm with the original under every perturbation that was asked.
 
     Args:
-        original, accelerated: answers to clean and perturbed samples; the clean twin of a perturbed sample has its
-            `parent` as id.
+        original: answers to clean and perturbed samples; the clean twin of a perturbed sample has its `parent` as id.
+        accelerated: the arm's answers to the same.
         kinds: the perturbations, in the order to show them.
         statuses: what became of each perturbed input, by (task, sample id, level); what is missing was applied.
         correct_threshold: a score at or above it counts as right.

@@ -12,7 +12,7 @@ takes the same ones, spread over the pictures, so that a curve over severity com
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -141,9 +141,7 @@ class Perturber:
         child, result = perturb_sample(
             item.sample, level, profile=self._plan.profile, resources=TextResources(fallbacks=self._plan.fallbacks)
         )
-        return child, _entry(
-            item, level, result.status, (item.prompt_sha256,), (child.prompt_sha256(),), result.info
-        )
+        return child, _entry(item, level, result.status, (item.prompt_sha256,), (child.prompt_sha256(),), result.info)
 
 
 def applicable(item: Item, level: Level) -> bool:
@@ -167,7 +165,9 @@ def spread(items: Sequence[Item], name: str) -> list[Item]:
     clusters: dict[str, list[Item]] = defaultdict(list)
     for item in sorted(items, key=lambda item: (stable_seed(name, item.sample.id), item.sha256)):
         clusters[item.sample.cluster or item.sample.id].append(item)
-    turns = [(turn, stable_seed(name, cluster), item) for cluster, row in clusters.items() for turn, item in enumerate(row)]
+    turns = [
+        (turn, stable_seed(name, cluster), item) for cluster, row in clusters.items() for turn, item in enumerate(row)
+    ]
     return [item for _, _, item in sorted(turns, key=lambda turn: (turn[0], turn[1], turn[2].sha256))]
 
 

@@ -202,7 +202,7 @@ class _Run:
             order[CONTROL] = self.study.control.order
         for arm, recipe in recipes:
             batch_size, limit = sizes[arm]
-            for one, items in [(one, items) for one in asked for items in self._chosen(one, limit) if items]:
+            for one, items in [(task, items) for task in asked for items in self._chosen(task, limit) if items]:
                 decoding = Decoding(one.task.max_new_tokens, tuple(one.task.stop))
                 condition = [CONTROL, batch_size, order[arm], self.study.seed] if arm == CONTROL else []
                 key = cell_key(
