@@ -6,7 +6,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 # Wheels read for their data only, never imported; what they require would clash with the rest.
-DATA_WHEELS := imagecorruptions
+DATA_WHEELS := imagecorruptions nlpaug
 SOURCES := src tests scripts conftest.py $(wildcard examples benchmarks)
 PURE := reduction quantization tasks stability perturb
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from itertools import product
 
@@ -20,6 +21,8 @@ _ROWS = (
 )
 """The US keyboard: where a row starts, in key widths, and what its keys give without and with shift."""
 _REACH = 1.5
+_SPELT = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_MARKED = re.compile(r"^\[\[")
 
 
 def _misread() -> dict[str, str]:
@@ -64,15 +67,18 @@ NEIGHBOURS = _adjacent()
 def misspellings() -> dict[str, tuple[str, ...]] | None:
     """Return for each word or misspelling the others on its lines; None where the list is not installed.
 
-    Each line is a word and its misspellings. Read both ways, so that some real words lead to other real words.
+    Each line is a word and its misspellings. Read both ways, so that some real words lead to other real words. One entry
+    in twenty holds digits, brackets or question marks left over from how the list was collected; these are left out.
     """
     path = of_distribution("nlpaug", SPELLINGS)
     if path is None:
         return None
     found: dict[str, set[str]] = {}
     # The file has Windows line ends; splitting by space drops them.
-    for word, *others in filter(None, map(str.split, path.read_text("utf-8").splitlines())):
-        for other in others:
-            found.setdefault(word, set()).add(other)
-            found.setdefault(other, set()).add(word)
-    return {word: tuple(sorted(others - {word})) for word, others in found.items() if others - {word}}
+    for line in path.read_text("utf-8").splitlines():
+        spelt = [_MARKED.sub("", word) for word in line.split()]
+        for other in spelt[1:]:
+            if other != spelt[0] and _SPELT.fullmatch(spelt[0]) and _SPELT.fullmatch(other):
+                found.setdefault(spelt[0], set()).add(other)
+                found.setdefault(other, set()).add(spelt[0])
+    return {word: tuple(sorted(others)) for word, others in found.items()}

@@ -29,11 +29,12 @@ class Token(NamedTuple):
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9]+(?:'s)?(?:,? [A-Za-z0-9]+(?:'s)?)*[?!.]?", re.ASCII)
+_UNSPACED = re.compile(r"\S+")
 _PIECES = re.compile(r"[A-Za-z0-9]+|'s|[,?!.]", re.ASCII)
 _SPLIT_BY_NLTK = re.compile(r"\b(?:cannot|gimme|gonna|gotta|lemme|wanna)\b", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<![.?!])[.?!]++[\"')\]]*(\s+)(?=[\"'(\[]*[A-Z0-9])")
 _ABBREVIATION = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|St|Prof|vs|etc|e\.g|i\.e|approx|No)|\b[A-Z])\.$")
-_FORMS_OF_QUOTES = {"``": ('"', "``"), "''": ('"', "''")}
+_FORMS_OF_QUOTES = {"``": ('"', "``", "''"), "''": ('"', "''")}
 
 
 def words(text: str) -> list[str]:
@@ -107,21 +108,23 @@ def _split(text: str, start: int, end: int) -> tuple[Token, ...]:
     start = text.index(part, start)
     if _PLAIN.fullmatch(part) and not _SPLIT_BY_NLTK.search(part):
         return tuple(Token(m.group(), start + m.start(), start + m.end()) for m in _PIECES.finditer(part))
-    return tuple(_placed(text, start, start + len(part), _treebank().tokenize(part)))
+    return _placed(text, start, start + len(part), _treebank().tokenize(part)) or tuple(
+        Token(m.group(), start + m.start(), start + m.end()) for m in _UNSPACED.finditer(part)
+    )
 
 
-def _placed(text: str, at: int, end: int, pieces: Sequence[str]) -> list[Token]:
-    """Find each piece in turn. They are the text without its spaces, quotation marks apart."""
+def _placed(text: str, at: int, end: int, pieces: Sequence[str]) -> tuple[Token, ...]:
+    """Find each piece in turn; none if they are not the text without its spaces, quotation marks apart."""
     found = []
     for piece in pieces:
-        while text[at].isspace():
+        while at < end and text[at].isspace():
             at += 1
-        forms = _FORMS_OF_QUOTES.get(piece, (piece,))
-        form = next(form for form in forms if text.startswith(form, at))
+        form = next((form for form in _FORMS_OF_QUOTES.get(piece, (piece,)) if text.startswith(form, at)), None)
+        if form is None:
+            return ()
         found.append(Token(form, at, at + len(form)))
         at += len(form)
-    assert not text[at:end].strip(), "the tokeniser lost a part of the text"
-    return found
+    return () if text[at:end].strip() else tuple(found)
 
 
 @cache
