@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from steadyvlm.errors import PairingError, StoreError
+from steadyvlm.errors import InvalidOption, PairingError, StoreError
 from steadyvlm.perturb.base import SUITE_VERSION, Info, Pixels, Profile, Status, check_profile
 from steadyvlm.records import Prediction
 from steadyvlm.seeding import bytes_hash
@@ -98,7 +98,7 @@ class Manifest:
                 for task, sample, level, status, given, became, info in value["inputs"]
             )
             return Manifest(entries, check_profile(value["profile"]), str(value["suite"]), dict(value["versions"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, InvalidOption) as error:
             raise StoreError(f"the manifest of perturbed inputs is damaged ({error}); run the study again.") from None
 
     def check(self, predictions: Sequence[Prediction], arm: str) -> None:
