@@ -110,7 +110,7 @@ def evaluate(model: str, split: str, limit: int | None, device: str, dtype: str)
 def train(
     architecture: str, folder: Path | None, scale: float, workers: int, threads: int, compile: bool, device: str
 ) -> None:
-    """Train a pocket model; llava takes about an hour and a half on two cores, the others half an hour.
+    """Train a pocket model; llava takes about an hour and a half on two cores, the others 40 minutes.
 
     \b
     Examples:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -75,6 +76,7 @@ def prior_scores(task: PocketTask, samples: Sequence[Sample], *, scenes: int = 4
     return np.array(scores)
 
 
+@cache
 def _training_answers(scenes: int) -> Mapping[str, Counter[str]]:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for index in range(scenes):
