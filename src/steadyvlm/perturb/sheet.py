@@ -57,7 +57,7 @@ def image_sheet(
         ImageError: if the picture cannot be used.
 
     >>> image_sheet(Image.new("RGB", (90, 60)), perturbations=["fog", "blank_image"], side=96).width
-    846
+    838
     """
     if side < 32:
         raise InvalidOption(f"a sheet with pictures of {side} pixels was asked for; give at least 32.")
