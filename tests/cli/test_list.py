@@ -31,7 +31,7 @@ def test_an_unknown_table_suggests_the_nearest(steadyvlm):
 
 
 def test_the_tables_are_those_of_the_registries():
-    assert set(TABLES) == {*registries(), "presets", "studies"}
+    assert set(TABLES) == {*registries(), "presets", "perturbations", "studies"}
 
 
 def test_reductions_are_listed_with_the_families_they_work_on(steadyvlm):

@@ -423,3 +423,18 @@ def test_tiles_and_native_grids_are_drawn_on_the_picture_that_was_asked_about(
     assert cards.nth(0).locator(".frame").nth(1).locator(".dropped").count() == 18 * 24
     assert cards.nth(1).locator(".dropped").count() == 51
     assert "0 of 18 row ends" in cards.nth(0).locator(".caption").inner_text()
+
+
+@pytest.mark.parametrize("width", [1440, 400])
+def test_perturbed_inputs_are_shown_without_scrolling_the_page(
+    show: Callable[..., View], demo: ReportData, width: int
+) -> None:
+    from test_perturbations import under
+
+    view = show(replace(demo, perturbed={"fastv-50": under(demo, "fastv-50")}), width=width, limit=5)
+    assert view.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert view.page.locator("#perturbed .heatmap tbody tr").count() == 4
+    assert view.page.locator("#perturbed svg.curves:visible").count() == 1
+    assert "right → wrong" in str(view.page.locator("#perturbed .heatmap td.heat").first.get_attribute("title"))
+    view.page.locator("nav a", has_text="Perturbed").click(force=True)
+    assert view.page.evaluate("document.getElementById('perturbed').getBoundingClientRect().top < 200")

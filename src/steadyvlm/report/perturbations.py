@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from steadyvlm.report.data import ReportData
+from steadyvlm.report.data import CONTROL, ReportData
 from steadyvlm.report.measures import UNDEFINED, Measure, of_difference, of_rate
 from steadyvlm.report.perturbation_figures import Curve, curves
 from steadyvlm.report.published_states import StateTable, state_tables
@@ -102,11 +102,11 @@ def perturbation_context(data: ReportData) -> dict[str, Any]:
 
 
 def sentences(arms: Mapping[str, UnderPerturbation]) -> list[str]:
-    """Return, for each arm and modality, what perturbation adds, in words."""
+    """Return, for each accelerated arm and modality, what perturbation adds, in words."""
     found = []
     for arm, under in arms.items():
         for name, state in under.modalities.items():
-            if not state.more_changed.defined or state.substitute:
+            if arm == CONTROL or not state.more_changed.defined or state.substitute:
                 continue
             more = of_difference(state.more_changed)
             word = "more" if state.more_changed.value >= 0 else "fewer"
