@@ -14,7 +14,7 @@ from steadyvlm.cli.main import EXTRAS
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OPTIONAL = {name: [Requirement(line) for line in lines] for name, lines in PROJECT["optional-dependencies"].items()}
-DISTRIBUTION = {"sklearn": "scikit-learn"}
+DISTRIBUTION = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn"}
 
 
 def test_every_extra_that_a_message_or_page_names_exists():

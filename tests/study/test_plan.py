@@ -9,6 +9,7 @@ import pytest
 
 from steadyvlm.errors import ConfigError, SteadyVLMError, UnknownName
 from steadyvlm.study.plan import ArmPlan, ControlPlan, Study, TaskPlan, shipped_studies
+from steadyvlm.study.suite import Suite
 
 TEXT = """
 study: my study
@@ -113,10 +114,11 @@ def test_names_of_studies(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", shipped_studies())
 def test_shipped_studies_are_sound(name: str) -> None:
-    study = Study.from_yaml(name)
-    assert study.name == name
-    assert study.control is not None
-    assert study.arms
+    suite = Suite.from_yaml(name)
+    assert suite.name == name
+    for study in suite.studies:
+        assert study.control is not None
+        assert study.arms
 
 
 def test_unknown_tasks_options_and_methods_are_refused() -> None:

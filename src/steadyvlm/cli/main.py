@@ -32,7 +32,7 @@ from steadyvlm.errors import MissingDependency, SteadyVLMError, UnknownName
 EXTRAS = {
     "models": ("torch", "transformers", "tokenizers", "safetensors"),
     "int8": ("accelerate", "bitsandbytes"),
-    "perturb": ("cv2", "nltk", "textblob", "lemminflect", "nlpaug"),
+    "perturb": ("cv2", "nltk", "textblob", "lemminflect"),
     "pocket-train": ("matplotlib", "sklearn"),
 }
 """Which extra brings a library that not every command needs."""
