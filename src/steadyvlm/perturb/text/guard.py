@@ -19,28 +19,29 @@ from steadyvlm.perturb.text.work import Resources
 from steadyvlm.records import Sample
 
 _PLACEHOLDER = re.compile(
-    r"<\|[^|<>\s]{1,64}\|>|</?(?:image|img|video|vision|im|pad|s)(?:[_-]?\w{1,32}){0,4}\s*/?>|\[(?:IMG|IMAGE)[_ ]?\d*\]"
-    r"|<[A-Z]\w{0,31}(?:Here|Token|Image)>",
+    r"<\|[^|<>\s]{1,64}\|>|</?(?:image|img|video|vision)[\w-]{0,64}\s?/?>|</?s>|\[(?:IMG|IMAGE)[_ ]?\d{0,4}\]",
     re.IGNORECASE,
 )
+_BEGINS = r"(?:(?<=[.?!:)\n])|^)[ \t]{0,8}\(?(?:please[ ,]{1,2})?"
 _INSTRUCTION = re.compile(
-    r"(?:(?<=[.?!:)\n])|^)[ \t]*(?:please[ ,]+)?"
-    r"(?:answer|respond|reply|choose|select|pick|output|return|give|provide|write|say|use)\b[^\n?]*?"
-    r"\b(?:words?|phrases?|letters?|options?|choices?|answers?|sentences?|yes|no|true|false|numbers?|digits?|directly|briefly"
-    r"|question|json)\b[^\n?]*\??"
-    r"|(?:(?<=[.?!:)\n])|^)[ \t]*\(?(?:yes or no|yes/no|true or false)\)?[.?]?(?=\s|$)"
-    r"|\b(?:question|short answer|answer|assistant|user|human|hint|context)[ \t]*:",
+    # An order to answer in some form; a bound on what lies between keeps the search linear.
+    rf"{_BEGINS}(?:answer|respond|reply|choose|select|pick|output|return|give|provide|write|say|use)\b[^\n?]{{0,100}}?"
+    r"\b(?:words?|phrases?|letters?|options?|choices?|answers?|sentences?|yes|no|true|false|numbers?|digits?|directly|"
+    r"briefly|question|json)\b[^\n.?!]*[.?!]?\)?"
+    rf"|{_BEGINS}(?:yes or no|yes/no|true or false)[.?]?\)?(?=\s|$)"
+    # What stands before a question or an answer, and lines that are neither.
+    r"|\b(?:question|q|short answer|answer|assistant|user|human)[ \t]?:"
+    r"|^(?:hint|context)[ \t]?:[^\n]*|\b(?:options?|choices?|answer choices|candidates)[ \t]?:[^\n]*",
     re.IGNORECASE | re.MULTILINE,
 )
-_HEADER = re.compile(r"\b(?:options?|choices?|answer choices|candidates)[ \t]*:", re.IGNORECASE)
+_HEADER = re.compile(r"\b(?:options?|choices?|answer choices|candidates)[ \t]?:", re.IGNORECASE)
 _MARKERS = (
-    re.compile(r"(?<!\w)(?:\(([A-Ja-j])\)|([A-J])[.):](?=\s|$))"),
-    re.compile(r"(?<!\w)(?:\(([1-9])\)|([1-9])[.)](?=\s))"),
-    re.compile(r"(?:(?<=[.?!:\n] )|(?<=[.?!:\n])|(?<=\w )|^)([A-J])(?= \w)()", re.MULTILINE),
+    re.compile(r"(?<!\w)\(?([A-J]|[a-j](?=\)))[.):](?=\s|$)|(?<!\w)\(([A-Ja-j])\)"),
+    re.compile(r"(?<!\w)\(?([1-9])[.):](?=\s)|(?<!\w)\(([1-9])\)"),
+    re.compile(r"(?<![^\s])([A-J])(?= \w)()"),
 )
 """Ways to mark an option: by a letter with a mark, by a number, by a bare letter."""
 _BARE = _MARKERS[2]
-_AFTER_QUESTION = re.compile(r"(?:^|[.?!:\n])\s*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,4 +153,5 @@ def _run(marks: Sequence[re.Match[str]]) -> list[re.Match[str]]:
 
 def _may_be_bare(text: str, match: re.Match[str]) -> bool:
     """Tell whether a bare letter may mark an option: "A" only where a sentence could begin."""
-    return match.group(1) != "A" or _AFTER_QUESTION.search(text, 0, match.start()) is not None
+    before = match.start() - 1
+    return match.group(1) != "A" or before < 1 or text[before] == "\n" or text[before - 1] in ".?!:"

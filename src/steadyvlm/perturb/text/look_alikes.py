@@ -42,7 +42,7 @@ def _adjacent() -> dict[str, str]:
     A letter among them has the case of shift held or not; digits and marks come both ways.
 
     >>> NEIGHBOURS["a"], NEIGHBOURS["Q"], NEIGHBOURS["1"]
-    ('qswz', '!12@ASW', '!2@q')
+    ('qswz', '!12@AW', '!2@`q~')
     """
     keys = [
         (start + at, row, plain, shifted)
@@ -67,8 +67,8 @@ NEIGHBOURS = _adjacent()
 def misspellings() -> dict[str, tuple[str, ...]] | None:
     """Return for each word or misspelling the others on its lines; None where the list is not installed.
 
-    Each line is a word and its misspellings. Read both ways, so that some real words lead to other real words. One entry
-    in twenty holds digits, brackets or question marks left over from how the list was collected; these are left out.
+    Each line is a word and its misspellings. Read both ways, so that some real words lead to other real words. A few
+    entries hold digits, brackets or question marks, left over from how the list was collected; these are left out.
     """
     path = of_distribution("nlpaug", SPELLINGS)
     if path is None:

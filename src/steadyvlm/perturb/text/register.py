@@ -70,7 +70,7 @@ _ONE_WAY = frozenset({"gimme", "lemme", "ad", "ads", "ok", "okay", "yeah", "stuf
 """Formal words that are not always the informal one: "how many" is not "how lots of"."""
 _CASUAL = {formal: informal for informal, formal in _FORMAL.items() if informal not in _ONE_WAY}
 _SPELT = {"tv": "TV", "tvs": "TVs", "i'm": "I'm", "i'll": "I'll", "i've": "I've", "i am": "I am", "i will": "I will"}
-_SPELT |= {"i have": "I have"}
+_SPELT |= {"i have": "I have", "television": "television", "televisions": "televisions"}
 
 _ASKING = frozenset(
     words(
@@ -103,7 +103,7 @@ def casual(text: str) -> str:
     """
     text = _exchanged(contracted(text), _CASUAL_PATTERN, _CASUAL)
     first = text.split(maxsplit=1)[:1]
-    if first and first[0].istitle() and first[0] not in ("I", "I'm", "I'll", "I've"):
+    if first and first[0] == first[0].capitalize() and first[0] not in ("I", "I'm", "I'll", "I've"):
         text = text[:1].lower() + text[1:]
     return text[:-1] if text.endswith(".") and not text.endswith("..") else text
 

@@ -79,7 +79,7 @@ def tense(work: Work) -> str:
 
     def forms(number: int) -> tuple[str, ...]:
         word = parts[number].word
-        return tuple(form for form in inflect.verb_forms(word) if form != word.lower())
+        return tuple(form for form in inflect.verb_forms(word) if form != word.lower()) if word.isalpha() else ()
 
     def draw(number: int, draws: TextRandom) -> str:
         return with_case_of(parts[number].word, draws.choice(forms(number)))

@@ -3,10 +3,11 @@
 Source: the text generator of Chen et al. 2023, arXiv 2306.02080, which calls TextFlint with WordNet, with the 20
 nearest GloVe neighbours of 17,433 words, and with a translation to German and back (wmt19).
 
-Differs: candidates are sorted and drawn, where TextFlint takes the first of a Python set, another one in every process;
-a synonym takes the form of the word it replaces ("dogs" -> "hounds"), where the released code puts in the lemma, as
-`paper` does. Word vectors are not shipped: without any, words become their sisters in WordNet, without a translation
-model a rule paraphrases, and the result says `fallback`.
+Differs: candidates are sorted and drawn, where TextFlint takes the first of a Python set, another one in every process.
+A synonym takes the form of the word it replaces ("dogs" -> "hounds"), where the released code puts in the lemma, as
+`paper` does; and where no word has another synonym, adjective satellites (all colours) are taken in. Word vectors are
+not shipped: without any, words become their sisters in WordNet; without a translation model a rule paraphrases; and the
+result says `fallback`.
 """
 
 from __future__ import annotations
@@ -84,16 +85,16 @@ def back_trans(work: Work) -> str:
 
 
 @lru_cache(maxsize=65536)
-def synonyms(word: str, tag: str, *, paper: bool = False) -> tuple[str, ...]:
+def synonyms(word: str, tag: str, *, paper: bool = False, satellites: bool = False) -> tuple[str, ...]:
     """Return what may replace a word of this tag, sorted.
 
     >>> synonyms("cars", "NNS")[:3]
-    ('autos', 'automobiles', 'gondolas')
+    ('automobiles', 'autos', 'gondolas')
     """
     kind = wordnet.KINDS.get(tag[:2])
     if kind is None:
         return ()
-    found = [name for name in wordnet.synonyms(word, kind) if name != word]
+    found = [name for name in wordnet.synonyms(word, kind, satellites=satellites) if name != word]
     if paper:
         return tuple(found)
     own = {*wordnet.lemmas(word, kind), word.lower()}
@@ -113,14 +114,19 @@ def sisters(word: str, tag: str) -> tuple[str, ...]:
 
 def _swapped(work: Work, count: int) -> str:
     parts, tags = tagger.tagged(work.text)
-
-    def related(number: int) -> tuple[str, ...]:
-        return synonyms(parts[number].word, tags[number], paper=work.paper)
+    possible: list[int] = []
+    related: dict[int, tuple[str, ...]] = {}
+    for satellites in (False,) if work.paper else (False, True):
+        if not possible:
+            related = {
+                number: synonyms(part.word, tag, paper=work.paper, satellites=satellites)
+                for number, (part, tag) in enumerate(zip(parts, tags, strict=True))
+            }
+            possible = candidates(parts, lambda number: bool(related[number]))  # noqa: B023 - called at once
 
     def draw(number: int, draws: TextRandom) -> str:
-        return with_case_of(parts[number].word, draws.choice(related(number)))
+        return with_case_of(parts[number].word, draws.choice(related[number]))
 
-    possible = candidates(parts, lambda number: bool(related(number)))
     return substitute(work, parts, possible, draw, count=count)
 
 

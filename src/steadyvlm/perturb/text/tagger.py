@@ -4,8 +4,9 @@ Source: TextBlob's PatternTagger, which is the tagger of pattern.en (De Smedt an
 words, then capital letters, digits and suffixes. The lexicon is read from TextBlob's wheel; the handful of rules is
 written out here, which gives the same tags (tested) without importing TextBlob and, through it, all of NLTK.
 
-Differs: "left" and "right" between an article and a noun are adjectives ("the left image"); the tagger calls the first
-a participle and the second a noun.
+Differs: three corrections by context, of which the tagger has none. "left" and "right" between an article and a noun
+are adjectives ("the left image"); right after an article there is no finite verb ("the bear"); 's after a question word
+or pronoun is one ("what's").
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ LEXICON = "textblob/en/en-lexicon.txt"
 _NUMBER = re.compile(r"^[0-9\-\,\.\:\/\%\$]+$")
 _ADJECTIVE_ENDS = ("able", "al", "ful", "ible", "ient", "ish", "ive", "less", "tic", "ous")
 _SIDES = frozenset({"left", "right"})
+_ARTICLES = frozenset({"the", "a", "an", "The", "A", "An"})
+_NOUN_FOR = {"VB": "NN", "VBP": "NN", "VBZ": "NNS"}
+_BEFORE_IS = frozenset({"WP", "WRB", "WDT", "EX", "PRP"})
 
 Tagged = tuple[tuple[Token, ...], tuple[str, ...]]
 """The tokens of a text, and their tags."""
@@ -56,10 +60,23 @@ def tags(words: Sequence[str]) -> list[str]:
     """Return the tag of each word of one sentence."""
     lexicon = _lexicon()
     found = [lexicon.get(word) or (lexicon.get(word.lower()) if not at else None) for at, word in enumerate(words)]
-    result = [tag or _guess(word) for word, tag in zip(words, found, strict=True)]
-    for at in range(1, len(words) - 1):
-        if words[at] in _SIDES and result[at - 1] == "DT" and result[at + 1].startswith("NN"):
+    return corrected(words, [tag or _guess(word) for word, tag in zip(words, found, strict=True)])
+
+
+def corrected(words: Sequence[str], tags: Sequence[str]) -> list[str]:
+    """Return the tags with what their neighbours rule out put right.
+
+    >>> corrected(["the", "bear", "in", "the", "left", "image"], ["DT", "VB", "IN", "DT", "VBN", "NN"])
+    ['DT', 'NN', 'IN', 'DT', 'JJ', 'NN']
+    """
+    result = list(tags)
+    for at in range(1, len(words)):
+        if words[at] in _SIDES and result[at - 1] == "DT" and tags[at + 1 : at + 2] and tags[at + 1].startswith("NN"):
             result[at] = "JJ"
+        elif words[at - 1] in _ARTICLES:
+            result[at] = _NOUN_FOR.get(result[at], result[at])
+        elif words[at] == "'s" and result[at - 1] in _BEFORE_IS:
+            result[at] = "VBZ"
     return result
 
 

@@ -128,8 +128,8 @@ def _active(words: Sequence[str], tags: Sequence[str]) -> Clause | None:
             return None
     elif helper:
         tense = _DO[helper]
-    elif _tag(tags, at) in ("VBZ", "VBP", "VBD"):
-        tense = "past" if tags[at] == "VBD" else "present"
+    elif _tag(tags, at) in ("VBZ", "VBP", "VBD", "VBN"):
+        tense = "past" if tags[at] in ("VBD", "VBN") else "present"
     else:
         return None
     if at >= len(words) or not words[at].isalpha():
@@ -154,12 +154,14 @@ def _passive(words: Sequence[str], tags: Sequence[str]) -> Clause | None:
         return None
     progressive = _word(words, at) == "being"
     at += progressive
-    if _tag(tags, at) not in ("VBN", "VBD") or words[at] in _PLACED or _word(words, at + 1) != "by":
+    if not _tag(tags, at).startswith("VB") or words[at] in _PLACED or _word(words, at + 1) != "by":
         return None
     agent = _phrase(words, tags, at + 2)
     if agent is None:
         return None
     verb, rest = inflect.lemma(words[at], "VB"), tuple(words[agent.end :])
+    if words[at] != inflect.inflected(verb, "VBN"):
+        return None
     return Clause(agent, verb, patient, rest, _BE[words[be]], progressive, question)
 
 

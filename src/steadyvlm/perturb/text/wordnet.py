@@ -41,7 +41,7 @@ class PartOfSpeech:
 
     Attributes:
         synsets: lemmas of one word of each.
-        satellites: adjective synsets that lean on another; left out of synonyms, as the reference leaves them out.
+        satellites: adjective synsets that lean on another.
         hypernyms: direct hypernyms of each synset that has any.
         hyponyms: the inverse.
         senses: synsets of each lemma, the most frequent first.
@@ -82,15 +82,21 @@ def lemmas(word: str, kind: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=65536)
-def synonyms(word: str, kind: str) -> tuple[str, ...]:
+def synonyms(word: str, kind: str, *, satellites: bool = False) -> tuple[str, ...]:
     """Return the lemmas of all synsets of a word, sorted, the word and its own lemmas included.
 
-    >>> synonyms("cars", "n")[:4]
-    ('auto', 'automobile', 'car', 'gondola')
+    Args:
+        word: in any form.
+        kind: its part of speech.
+        satellites: take in adjective satellites, such as all colours; the reference leaves them out.
+
+    >>> synonyms("cars", "n")[:4], synonyms("gray", "a", satellites=True)[:4]
+    (('auto', 'automobile', 'car', 'gondola'), ('gray', 'gray-haired', 'gray-headed', 'grayish'))
     """
     part = _known()[kind]
     numbers = {number for lemma in lemmas(word, kind) for number in part.senses[lemma]}
-    return tuple(sorted({name for number in numbers - part.satellites for name in part.synsets[number].split()}))
+    numbers -= frozenset() if satellites else part.satellites
+    return tuple(sorted({name for number in numbers for name in part.synsets[number].split()}))
 
 
 @lru_cache(maxsize=65536)

@@ -14,6 +14,7 @@ from steadyvlm.perturb.text.files import lines
 from steadyvlm.perturb.text.tokens import replaced, tokens, words
 from steadyvlm.perturb.text.work import Work
 
+_WRITTEN_OUT = {"'s": "is", "'re": "are", "'m": "am", "'ve": "have", "'ll": "will", "'d": "would"}
 LONG = 10
 """From so many tokens on, append_irr adds a proverb, too."""
 
@@ -32,7 +33,7 @@ def insert_adv(work: Work) -> str:
             if number == 0 and verb.istitle() and not work.paper:
                 adverb, verb = adverb.capitalize(), verb.lower()
             glued = part.start > 0 and not work.text[part.start - 1].isspace()
-            new[number] = f"{' ' if glued else ''}{adverb} {verb}"
+            new[number] = f"{' ' if glued else ''}{adverb} {_WRITTEN_OUT.get(verb, verb)}"
     return replaced(work.text, parts, new) if new else work.unchanged("no verb")
 
 
