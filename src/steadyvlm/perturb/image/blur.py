@@ -5,8 +5,8 @@ Source: ImageNet-C, arXiv 1903.12261; any size as in bethgelab/imagecorruptions.
 Differs:
     - The Gaussian is OpenCV's on float32 instead of scikit-image's; at most one grey level, in fewer than one of
       10,000 values.
-    - Motion is one correlation with a sparse kernel; ImageNet-C calls ImageMagick, imagecorruptions rolls the picture
-      once per tap, and stops short (darkening the picture) when its sides are below 41 pixels. Here edges go on.
+    - Motion adds up shifted views of the picture with its border continued; ImageNet-C calls ImageMagick,
+      imagecorruptions rolls the picture once per tap, and stops short (darkening it) when a side is below 41 pixels.
 """
 
 from __future__ import annotations
@@ -63,13 +63,19 @@ def motion(values: Floats, radius: int, deviation: float, angle: float) -> Float
     taps = np.exp(-(np.arange(2 * radius + 1) ** 2) / (2 * deviation**2))
     taps /= taps.sum()
     cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    columns = [math.ceil(at * cosine - 0.5) for at in range(len(taps))]
-    rows = [math.ceil(at * sine - 0.5) for at in range(len(taps))]
-    left, top = min(columns), min(rows)
-    kernel = np.zeros((max(rows) - top + 1, max(columns) - left + 1), np.float32)
-    for row, column, weight in zip(rows, columns, taps, strict=True):
-        kernel[row - top, column - left] += weight
-    return cv2.filter2D(values, -1, kernel, anchor=(-left, -top), borderType=cv2.BORDER_REPLICATE)
+    weights: dict[tuple[int, int], float] = {}
+    for at, weight in enumerate(taps):
+        place = math.ceil(at * sine - 0.5), math.ceil(at * cosine - 0.5)
+        weights[place] = weights.get(place, 0.0) + float(weight)
+    rows, columns = zip(*weights, strict=True)
+    above, below, left, right = -min(rows), max(rows), -min(columns), max(columns)
+    wide = cv2.copyMakeBorder(values, above, below, left, right, cv2.BORDER_REPLICATE)
+    height, width = values.shape[:2]
+    total = np.zeros_like(values)
+    for (row, column), weight in weights.items():
+        top, start = row + above, column + left
+        cv2.scaleAdd(wide[top : top + height, start : start + width], weight, total, total)
+    return total
 
 
 @cache

@@ -10,11 +10,10 @@ Kept: the amplitude of the cloud is the *square* of the width that shrinks from 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from steadyvlm.perturb.base import Pixels
-from steadyvlm.perturb.image.work import Work, to_bytes
+from steadyvlm.perturb.image.work import Floats, Work, thrice, to_bytes
 
 SETTINGS = ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))
 """Strength of the fog, and how fast its finer structure fades."""
@@ -36,11 +35,11 @@ def fog(work: Work) -> Pixels:
     scale = brightest / (brightest + strength)
     veil = (field[:height, :width] * (255 * strength * scale)).astype(np.float32)
     values = work.pixels * np.float32(scale)
-    values += veil[..., None]
+    values += thrice(veil)
     return to_bytes(values)
 
 
-def cloud(side: int, decay: float, draws: np.random.RandomState) -> NDArray[np.float64]:
+def cloud(side: int, decay: float, draws: np.random.RandomState) -> Floats:
     """Return a fractal height field on a torus, [`side`, `side`] from 0 to 1; `side` is a power of two.
 
     Diamond and square: the middle of four known points is their mean plus noise, then the middle of each edge, and so
@@ -49,25 +48,37 @@ def cloud(side: int, decay: float, draws: np.random.RandomState) -> NDArray[np.f
     >>> cloud(4, 2.0, np.random.RandomState(0)).shape
     (4, 4)
     """
-    field = np.zeros((side, side))
-    step, width = side, 100.0
-    while step >= 2:
-        half = step // 2
-        corners = field[::step, ::step]
-        centres = field[half::step, half::step]
-        beside = corners + np.roll(corners, -1, axis=1)
-        centres[:] = _mean(beside + np.roll(beside, -1, axis=0), width, draws)
-        field[::step, half::step] = _mean(beside + centres + np.roll(centres, 1, axis=0), width, draws)
-        below = corners + np.roll(corners, -1, axis=0)
-        field[half::step, ::step] = _mean(below + centres + np.roll(centres, 1, axis=1), width, draws)
-        step, width = half, width / decay
-    field -= field.min()
-    highest = field.max()
-    return field / highest if highest > 0 else field
+    # the torus is opened: its first row and column are repeated at the end
+    field = np.zeros((2, 2))
+    width = 100.0
+    while len(field) <= side:
+        beside = field[:, :-1] + field[:, 1:]
+        below = field[:-1] + field[1:]
+        centres = _mean(beside[:-1] + beside[1:], width, draws)
+        above = np.concatenate((centres[-1:], centres))
+        before = np.concatenate((centres[:, -1:], centres), axis=1)
+        half = len(centres)
+        finer = np.empty((2 * half + 1, 2 * half + 1))
+        finer[::2, ::2] = field
+        finer[1::2, 1::2] = centres
+        finer[:-1:2, 1::2] = _mean(beside[:-1] + above[:-1] + above[1:], width, draws)
+        finer[1::2, :-1:2] = _mean(below[:, :-1] + before[:, :-1] + before[:, 1:], width, draws)
+        finer[-1] = finer[0]
+        finer[:, -1] = finer[:, 0]
+        field = finer
+        width /= decay
+    heights = field[:side, :side] - field.min()
+    highest = heights.max()
+    if highest > 0:
+        heights /= highest
+    return heights
 
 
-def _mean(total: NDArray[np.float64], width: float, draws: np.random.RandomState) -> NDArray[np.float64]:
-    noise = draws.random_sample(total.shape)
+def _mean(total: Floats, width: float, draws: np.random.RandomState) -> Floats:
+    """A quarter of `total`, plus noise between -`width` and `width` that is multiplied by `width` once more."""
+    noise = np.asarray(draws.random_sample(total.shape), np.float64)
     noise *= 2 * width**2
-    noise += total / 4 - width**2
+    noise -= width**2
+    total *= 0.25
+    noise += total
     return noise

@@ -14,7 +14,7 @@ import numpy as np
 from steadyvlm.perturb.base import Pixels
 from steadyvlm.perturb.image.blur import gaussian
 from steadyvlm.perturb.image.draws import normal
-from steadyvlm.perturb.image.work import Floats, Work, to_bytes
+from steadyvlm.perturb.image.work import Floats, Work, thrice, to_bytes
 
 SETTINGS = (
     (0.65, 0.3, 4.0, 0.69, 0.6),
@@ -25,8 +25,8 @@ SETTINGS = (
 )
 """Mean and deviation of the field, its blur, the threshold of a drop; strength of water, or blur of mud."""
 FIRST_MUD = 4
-WATER = np.array([175, 238, 238], np.float32)
-MUD = np.array([63, 42, 20], np.float32)
+WATER = (175, 238, 238)
+MUD = (63, 42, 20)
 _EMBOSS = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]], np.float32)
 
 
@@ -37,13 +37,18 @@ def spatter(work: Work) -> Pixels:
     if work.severity >= FIRST_MUD:
         cover = gaussian((field > threshold).astype(np.float32), strength)
         cover[cover < 0.8] = 0
-        return to_bytes(work.pixels * (1 - cover)[..., None] + cover[..., None] * MUD)
+        values = thrice(1 - cover)
+        values *= work.pixels
+        values += cv2.merge([cover * part for part in MUD])
+        return to_bytes(values)
     field[field < threshold] = 0
     shine = _water((field * 255).astype(np.uint8))
     brightest = float(shine.max())
     if brightest == 0:
         return work.pixels.copy()
-    return to_bytes(work.pixels + shine[..., None] * (WATER * (strength / brightest)))
+    values = cv2.merge([shine * (part * strength / brightest) for part in WATER])
+    values += work.pixels
+    return to_bytes(values)
 
 
 def _water(layer: Pixels) -> Floats:

@@ -14,7 +14,7 @@ import numpy as np
 from steadyvlm.perturb.base import Pixels
 from steadyvlm.perturb.image.blur import motion
 from steadyvlm.perturb.image.draws import normal
-from steadyvlm.perturb.image.work import Work, to_bytes
+from steadyvlm.perturb.image.work import Work, thrice, to_bytes
 from steadyvlm.perturb.image.zoom import zoomed
 
 SETTINGS = (
@@ -44,8 +44,10 @@ def snow(work: Work) -> Pixels:
     layer = np.rint(motion(flakes, radius, trail, angle)[:height, :width] * 255)
     picture = work.pixels.astype(np.float32)
     pale = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) * 1.5 + 127.5
-    values = share * picture + (1 - share) * np.maximum(picture, pale[..., None])
-    values += (layer + layer[::-1, ::-1])[..., None]
+    values = np.maximum(picture, thrice(pale))
+    values *= 1 - share
+    values += share * picture
+    values += thrice(layer + layer[::-1, ::-1])
     return to_bytes(values)
 
 

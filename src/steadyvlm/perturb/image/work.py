@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,6 +61,11 @@ class Work:
     def draws(self, name: str) -> np.random.RandomState:
         """Return the stream of one independent draw."""
         return stream(self.key, name)
+
+
+def thrice(field: Floats) -> Floats:
+    """Return a field [H, W] as three equal channels; NumPy's broadcasting over so short an axis is slow."""
+    return cv2.merge((field, field, field))
 
 
 def to_bytes(values: Floats) -> Pixels:
