@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-NAMES = ("engine_vs_generate", "prefill_speedup", "choosing_tokens", "demo_cost", "perturb_images")
+NAMES = ("engine_vs_generate", "prefill_speedup", "choosing_tokens", "demo_cost", "perturb_images", "perturb_text")
 
 
 def main(names: tuple[str, ...]) -> None:
