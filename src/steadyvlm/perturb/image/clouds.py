@@ -40,7 +40,7 @@ def fog(work: Work) -> Pixels:
 
 
 def cloud(side: int, decay: float, draws: np.random.RandomState) -> Floats:
-    """Return a fractal height field on a torus, [`side`, `side`] from 0 to 1; `side` is a power of two.
+    """Return a fractal height field on a torus, [`side`, `side`] from 0 to 1; `side` is a power of two, at least 2.
 
     Diamond and square: the middle of four known points is their mean plus noise, then the middle of each edge, and so
     on at half the distance with less noise.
@@ -67,10 +67,8 @@ def cloud(side: int, decay: float, draws: np.random.RandomState) -> Floats:
         finer[:, -1] = finer[:, 0]
         field = finer
         width /= decay
-    heights = field[:side, :side] - field.min()
-    highest = heights.max()
-    if highest > 0:
-        heights /= highest
+    heights: Floats = field[:side, :side] - field.min()
+    heights /= heights.max()
     return heights
 
 
