@@ -81,6 +81,6 @@ def test_the_llava_modules_prune_nine_tenths_by_the_middle_and_beat_the_lot() ->
     assert sum(count[6] for count in counts) / QUESTIONS <= 0.12 * 144
     assert len({count[6] for count in counts}) > 3, "an easy question needs fewer tokens than a hard one"
     assert {item.cost.visual_tokens_per_layer for item in arms["fixed"]} == {(144, *[95] * 2, *[50] * 3, *[14] * 6)}
-    assert scores["adaptive"] > scores["random"] + 0.05, scores
-    assert scores["fixed"] > scores["random"] + 0.05, scores
-    assert scores["original"] - scores["adaptive"] < 0.12, scores
+    assert scores["adaptive"] > scores["random"] + 0.06, scores
+    assert scores["fixed"] > scores["random"] + 0.02, scores
+    assert scores["original"] - scores["adaptive"] < 0.08, scores

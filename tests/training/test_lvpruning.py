@@ -22,6 +22,7 @@ from steadyvlm.records import Grade, Sample
 from steadyvlm.reduction.lvpruning_files import CONFIG, WEIGHTS, read_config
 from steadyvlm.reduction.lvpruning_module import PruningModule
 from steadyvlm.training.lvpruning import TrainingOptions, train, training_task
+from steadyvlm.training.lvpruning.calibrate import calibrate
 from steadyvlm.training.lvpruning.decisions import firm_decisions, gumbel_decisions, ratio_loss
 from steadyvlm.training.lvpruning.examples import Examples, reference, rows_of_step
 from steadyvlm.training.lvpruning.forward import Batch, Result, attention_bias, masked_forward
@@ -262,7 +263,27 @@ def test_training_meets_its_ratios_and_leaves_the_model_alone(tmp_path: Path, mo
     drawn = [[float(share) for share in line.split("kept ")[1].split()] for line in (lines[0], lines[-2])]
     first, last = (sum(abs(a - b) for a, b in zip(shares, wanted, strict=True)) for shares in drawn)
     assert last < 0.5 * first, "the ratio loss must pull"
+    assert config.training["adaptive_share_kept"] == pytest.approx(wanted, abs=0.005), "calibrated"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([CONFIG, WEIGHTS])
+
+
+@pytest.mark.parametrize("ratios", [(0.66, 0.35, 0.10), (1.0, 0.5, 0.5)])
+def test_calibrated_modules_leave_the_wanted_shares_in_the_same_order(ratios: tuple[float, ...]) -> None:
+    tiny = model_of()
+    examples = Examples(tiny, MemoryTask(), cache_images=9)
+    batches = [examples.batch([0, 1, 2]), examples.batch([3, 4])]
+    modules = make_modules(tiny, batches[0])
+    before = {name: weight.clone() for layer in STAGES for name, weight in modules[layer].named_parameters(str(layer))}
+    calibrate(tiny, batches, modules, ratios)
+    after = {name: weight for layer in STAGES for name, weight in modules[layer].named_parameters(str(layer))}
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {
+        f"{layer}.decide.bias" for layer in STAGES
+    }
+    total = sum(int(batch.visual.sum()) for batch in batches)
+    results = [masked_forward(tiny, batch, modules, firm_decisions) for batch in batches]
+    for stage, ratio in enumerate(ratios):
+        kept = sum(int(r.kept[stage][b.visual].sum()) for r, b in zip(results, batches, strict=True))
+        assert kept == int(ratio * total)
 
 
 def test_a_stopped_run_goes_on_as_if_never_stopped(tmp_path: Path) -> None:

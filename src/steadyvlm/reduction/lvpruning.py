@@ -14,6 +14,7 @@ training, which other depths follow by relative depth:
 
 Differs (our choice wherever the public text is silent):
     - Layers, ratios, the inside of a module and the training loss; the schedule gives the published saving.
+    - After training, each module's keep bias is moved until decisions without noise leave the trained shares.
     - `mode="fixed"` keeps an exact count, the best by keep minus drop: costs then match other methods exactly.
     - Never fewer than one token; several pictures are judged as one set.
 """

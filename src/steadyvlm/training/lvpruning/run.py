@@ -2,6 +2,7 @@
 
     loss = next-token loss on the reference answers + 2 * sum over stages of (wanted share - kept share)^2
 
+At the end the modules are calibrated, so that decisions without noise leave the shares too (see `calibrate`).
 A run is seeded and resumable: what a step sees and draws depends on the seed and the step alone. When it is done, the
 folder holds `modules.safetensors` and `lvpruning.json`, ready for `lvpruning(modules='FOLDER')`.
 
@@ -29,12 +30,15 @@ from steadyvlm.reduction.lvpruning_files import CONFIG, WEIGHTS, ModulesConfig, 
 from steadyvlm.reduction.lvpruning_module import PruningModule
 from steadyvlm.seeding import stable_seed
 from steadyvlm.tasks.base import Task
+from steadyvlm.training.lvpruning.calibrate import calibrate
 from steadyvlm.training.lvpruning.decisions import Decide, firm_decisions, gumbel_decisions, ratio_loss
 from steadyvlm.training.lvpruning.examples import Examples, rows_of_step
 from steadyvlm.training.lvpruning.forward import Batch, masked_forward
 from steadyvlm.training.lvpruning.schedule import KEEP_RATIOS, learning_rate, stage_layers, temperature
 
 PARTIAL = "training.partial"
+CALIBRATION_BATCHES = 8
+"""Batches of training questions on which firm decisions are made to leave the wanted shares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +196,11 @@ class _Run:
 
     @torch.no_grad()
     def _finished(self, task: str) -> ModulesConfig:
-        """Return the description of what was trained, with what firm decisions keep of some training questions."""
-        rounds = min(8, max(1, len(self.examples) // self.options.batch))
-        measured = [self._losses(self._batch(step), firm_decisions) for step in range(rounds)]
+        """Calibrate, and return the description of what was trained, with what firm decisions do to some questions."""
+        rounds = min(CALIBRATION_BATCHES, max(1, len(self.examples) // self.options.batch))
+        batches = [self._batch(step) for step in range(rounds)]
+        calibrate(self.model, batches, self.by_layer, self.config.keep_ratios)
+        measured = [self._losses(batch, firm_decisions) for batch in batches]
         kept = [round(sum(shares) / rounds, 4) for shares in zip(*(shares for _, _, shares in measured), strict=True)]
         loss = sum(float(answers) for answers, _, _ in measured) / rounds
         record = {"task": task, "questions": len(self.examples), **asdict(self.options)}
