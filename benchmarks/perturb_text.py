@@ -1,9 +1,10 @@
 """How many questions per second each level of the text suite perturbs by rules, on one core.
 
-1,000 questions in the manner of VQA, GQA and NLVR2 go through every level whose work is done by rules: all 87 when no
-model is named. What a process keeps between texts (tokens, tags, synonyms) is emptied before each perturbation, so every
-number is that of texts never seen before. Beside it stands, from the same minute, the time of the least that any rule
-must do: one plain pass over the characters in Python. Ratios compare between machines; sentences per second do not.
+1,000 questions in the manner of VQA, GQA and NLVR2 go through every perturbation at its least and greatest severity;
+all work by rules when no model is named. What a process keeps between texts (tokens, tags, synonyms) is emptied before
+each, so every number is that of texts never seen before. Beside it stands, from the same minute, the time of the least
+that any rule must do: one plain pass over the characters in Python. Ratios compare between machines; sentences per
+second do not.
 
 Run: `python -m benchmarks.perturb_text`
 """

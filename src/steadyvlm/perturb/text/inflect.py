@@ -29,8 +29,7 @@ def lemma(word: str, tag: str) -> str:
     >>> lemma("holding", "VBG"), lemma("mice", "NNS")
     ('hold', 'mouse')
     """
-    found = _library().getLemma(word, _UNIVERSAL[tag[:2]])
-    return str(found[0]) if found else word
+    return str((_library().getLemma(word, _UNIVERSAL[tag[:2]]) or (word,))[0])
 
 
 @lru_cache(maxsize=65536)
@@ -42,8 +41,7 @@ def inflected(word: str, tag: str) -> str:
     """
     if tag not in _INFLECTED or not available():
         return word
-    found = _library().getInflection(word, tag)
-    return str(found[0]) if found else word
+    return str((_library().getInflection(word, tag) or (word,))[0])
 
 
 @lru_cache(maxsize=65536)
