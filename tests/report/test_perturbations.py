@@ -66,6 +66,7 @@ def test_the_table_goes_from_clean_to_families(data: ReportData) -> None:
         ("all prompts", "modality"), ("char", "group"), ("swap", "group"),
     ]  # fmt: skip
     assert rows[0].statuses == ""
+    assert float(rows[0].score) == pytest.approx(100 * data.perturbed["fastv-50"].clean.score_original, abs=0.06)
     assert rows[0].cells[1].changed.value == data.perturbed["fastv-50"].clean.divergence_ratio.value
     assert not rows[0].cells[1].more_changed.defined
     assert rows[1].cells[1].more_changed.value > 0

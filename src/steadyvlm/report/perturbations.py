@@ -50,6 +50,7 @@ class StateRow:
         name: as shown.
         kind: "clean", "modality" or "group".
         n: samples of the arm that was asked most.
+        score: of the original on them, in percent.
         statuses: in words; "" for the clean samples.
         cells: one per arm.
     """
@@ -57,6 +58,7 @@ class StateRow:
     name: str
     kind: str
     n: int
+    score: str
     statuses: str
     cells: tuple[StateCell, ...]
 
@@ -85,9 +87,9 @@ class HeatRow:
 
 def perturbation_context(data: ReportData) -> dict[str, Any]:
     """Return what the section's template reads; its `states` are empty without perturbations."""
-    arms = data.perturbed
-    if not arms:
+    if not data.perturbed:
         return {"perturbed": None}
+    arms = dict(sorted(data.perturbed.items(), key=lambda item: item[0] == CONTROL))  # the noise floor comes last
     return {
         "perturbed": {
             "arms": list(arms),
@@ -170,7 +172,12 @@ def _row(name: str, kind: str, states: Sequence[State | None]) -> StateRow:
     known = [state for state in states if state is not None]
     largest = max(known, key=lambda state: sum(state.statuses.values()) or state.n)
     return StateRow(
-        name, kind, max(state.n for state in known), statuses_text(largest.statuses), tuple(map(_cell, states))
+        name=name,
+        kind=kind,
+        n=largest.n,
+        score=percent(largest.score_original),
+        statuses=statuses_text(largest.statuses),
+        cells=tuple(map(_cell, states)),
     )
 
 
