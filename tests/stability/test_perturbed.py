@@ -7,8 +7,8 @@ from math import isnan
 
 import numpy as np
 import pytest
-from stability.factory import failed, prediction
 
+from stability.factory import failed, prediction
 from steadyvlm.errors import PairingError
 from steadyvlm.records import Prediction
 from steadyvlm.stability.differences import difference
