@@ -55,6 +55,11 @@ def test_tags_in_context(text: str, expected: str) -> None:
     assert len(parts) == len(tags)
 
 
+def test_words_that_are_in_no_lexicon() -> None:
+    words = ["z", "Zorgs", "5:30", "blorping", "blorpingly", "blorps", "blorpous", "blorp-like", "blorped", "blorpify"]
+    assert tagger.tags(words) == ["NN", "NNP", "CD", "VBG", "RB", "NNS", "JJ", "JJ", "VBN", "VBP"]
+
+
 def test_the_released_generator_sees_the_last_sentence_only() -> None:
     parts, tags = tagger.last_sentence("A dog runs. Two cats sleep.")
     assert [part.word for part in parts] == ["Two", "cats", "sleep", "."]

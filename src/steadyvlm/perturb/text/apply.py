@@ -6,7 +6,6 @@ import hashlib
 import importlib
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 
 from steadyvlm.errors import InvalidOption, UnknownName
 from steadyvlm.perturb.base import Info, Level, Perturbation, Profile, Status, TextResult, check_profile
@@ -106,10 +105,7 @@ def ingredients(resources: Resources = _DEFAULT) -> Mapping[str, str]:
     shipped = sorted(path for path in files.FOLDER.iterdir() if path.name != "WORDNET-LICENSE.txt")
     found = {f"data/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in shipped}
     for name in ("lemminflect", "nlpaug", "nltk", "textblob"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "missing"
+        found[name] = files.version_of(name)
     settings = {name: getattr(resources, name) for name in Resources.__dataclass_fields__}
     return found | {f"resources.{name}": str(value) for name, value in settings.items() if value is not None}
 

@@ -24,6 +24,14 @@ def shipped_table(name: str) -> Any:
     return json.loads(gzip.decompress(path.read_bytes())) if path.is_file() else None
 
 
+def version_of(name: str) -> str:
+    """Return the version of an installed distribution, or "missing"."""
+    try:
+        return distribution(name).version
+    except PackageNotFoundError:
+        return "missing"
+
+
 @cache
 def of_distribution(name: str, path: str) -> Path | None:
     """Return a file of an installed distribution, or None where it is not installed.

@@ -137,7 +137,7 @@ def fronted(text: str) -> str:
         return text
     clause, place = match["clause"], match["place"]
     first, _, rest = clause.partition(" ")
-    clause = f"{first.lower()} {rest}" if first.lower() in _STARTERS else clause
+    clause = f"{first.lower()} {rest}" if first.lower().split("'")[0] in _STARTERS else clause
     return f"{place[0].upper()}{place[1:]}, {clause}."
 
 

@@ -20,11 +20,12 @@ from typing import NamedTuple
 from steadyvlm.perturb.text import inflect, tagger
 from steadyvlm.perturb.text.tokens import sentences
 
-_BE = {"is": "present", "are": "present", "was": "past", "were": "past"}
+_BE = {"am": "present", "is": "present", "are": "present", "was": "past", "were": "past"}
 _DO = {"do": "present", "does": "present", "did": "past"}
 _OBJECTS = {"i": "me", "he": "him", "she": "her", "we": "us", "they": "them"}
 _SUBJECTS = {other: one for one, other in _OBJECTS.items()} | {"me": "I"}
-_MANY = frozenset({"they", "them", "we", "us", "you"})
+_MANY = frozenset({"they", "them", "we", "us", "you", "i", "me"})
+"""Pronouns with the verb of several: they ride, I ride."""
 _STATES = frozenset({"be", "have", "seem", "become", "look", "appear", "weigh", "cost", "resemble", "lack"})
 """Verbs with an object but no passive."""
 _PLACED = frozenset({"seated", "parked", "located", "placed", "positioned", "situated", "standing", "passed"})
@@ -75,8 +76,8 @@ def passive(text: str) -> str | None:
     doing = ("being", verb) if clause.progressive else (verb,)
     tail = (*doing, "by", *_as(clause.agent, _OBJECTS), *clause.rest)
     if clause.patient is None:
-        return _written(("what", _be(clause.tense, plural=False), *tail), text, mark)
-    be, patient = _be(clause.tense, plural=clause.patient.plural), _as(clause.patient, _SUBJECTS)
+        return _written(("what", _be(clause.tense, None), *tail), text, mark)
+    be, patient = _be(clause.tense, clause.patient), _as(clause.patient, _SUBJECTS)
     return _written((be, *patient, *tail) if clause.question else (*patient, be, *tail), text, mark)
 
 
@@ -93,7 +94,7 @@ def active(text: str) -> str | None:
     agent, patient = _as(clause.agent, _SUBJECTS), () if clause.patient is None else _as(clause.patient, _OBJECTS)
     asked = ("what",) if clause.patient is None else ()
     if clause.progressive:
-        helper, verb = _be(clause.tense, plural=clause.agent.plural), inflect.inflected(clause.verb, "VBG")
+        helper, verb = _be(clause.tense, clause.agent), inflect.inflected(clause.verb, "VBG")
     elif clause.question:
         helper, verb = _do(clause.tense, plural=clause.agent.plural), clause.verb
     else:
@@ -111,7 +112,7 @@ def _read(text: str) -> tuple[list[str], list[str], str]:
     words = [token.word for token in found[0]]
     tags = tagger.tags(words)
     mark = words.pop() if words[-1] in (".", "?", "!") else ""
-    if words and tags[0] != "NNP" and words[0] != "I":
+    if words and (tags[0] != "NNP" or words[0].lower() in _BE) and words[0] != "I":
         words[0] = words[0][:1].lower() + words[0][1:]
     return words, tags[: len(words)], mark
 
@@ -128,7 +129,7 @@ def _active(words: Sequence[str], tags: Sequence[str]) -> Clause | None:
             return None
     elif helper:
         tense = _DO[helper]
-    elif _tag(tags, at) in ("VBZ", "VBP", "VBD", "VBN"):
+    elif _tag(tags, at) in ("VB", "VBZ", "VBP", "VBD", "VBN"):
         tense = "past" if tags[at] in ("VBD", "VBN") else "present"
     else:
         return None
@@ -193,7 +194,7 @@ def _phrase(words: Sequence[str], tags: Sequence[str], at: int, *, attached: boo
 def _nouns(words: Sequence[str], tags: Sequence[str], at: int) -> tuple[int, bool] | None:
     """Return where a run of nouns with article and adjectives ends, or a pronoun, and whether there are several."""
     start = at
-    if _tag(tags, at) == "PRP":
+    if _tag(tags, at) == "PRP" or (_word(words, at) == "her" and _tag(tags, at + 1) in ("", "IN")):
         return at + 1, words[at].lower() in _MANY
     while _tag(tags, at) in ("PDT", "DT", "PRP$", "CD", "JJ", "JJR", "JJS") or (at > start and _tag(tags, at) == "VBN"):
         at += 1
@@ -214,8 +215,10 @@ def _as(phrase: Phrase, case: dict[str, str]) -> tuple[str, ...]:
     return (case.get(phrase.words[0].lower(), phrase.words[0]), *phrase.words[1:])
 
 
-def _be(tense: str, *, plural: bool) -> str:
-    return {"present": ("is", "are"), "past": ("was", "were")}[tense][plural]
+def _be(tense: str, subject: Phrase | None) -> str:
+    if subject is not None and subject.words[0].lower() in ("i", "me"):
+        return {"present": "am", "past": "was"}[tense]
+    return {"present": ("is", "are"), "past": ("was", "were")}[tense][subject is not None and subject.plural]
 
 
 def _do(tense: str, *, plural: bool) -> str:
