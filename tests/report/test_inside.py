@@ -9,8 +9,8 @@ from dataclasses import replace
 from importlib.resources import files
 
 import pytest
-from tests.report import demo_data
 
+from report import demo_data
 from steadyvlm.errors import UnknownName
 from steadyvlm.report.data import Arithmetic, Correlation, Disruption, ReportData
 from steadyvlm.report.html import render_html

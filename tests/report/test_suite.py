@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from report import demo_data
 from steadyvlm.report.data import Arithmetic
 from steadyvlm.report.suite import Chapter, method_rows, page_link, render_suite, write_suite_html
-from tests.report import demo_data
 
 
 @pytest.fixture(scope="module")
