@@ -100,11 +100,16 @@ def _built(spec: Spec, folder: Path) -> Any:
     reduction = REDUCTIONS.create(spec)
     if getattr(reduction, "modules", "") != "auto":
         return reduction
+    import torch
+
     from steadyvlm.reduction.lvpruning_files import ModulesConfig, save_modules
     from steadyvlm.training.lvpruning.schedule import KEEP_RATIOS, stage_layers
 
     config = ModulesConfig("none", "0", _WIDTH, LAYERS, stage_layers(LAYERS), KEEP_RATIOS, inner=16, heads=2)
-    save_modules(folder, config, config.make())
+    with torch.random.fork_rng(devices=[]):  # the docs are generated from this: never two results
+        torch.manual_seed(0)
+        modules = config.make()
+    save_modules(folder, config, modules)
     return dataclasses.replace(reduction, modules=str(folder))
 
 
