@@ -67,7 +67,7 @@ def consistency(rate: Rate) -> Measure:
     """Return 1 - DR with its interval.
 
     >>> from steadyvlm.stability import Rate
-    >>> consistency(Rate(0.25, 0.2, 0.3, 25, 100, "Wilson")).text
+    >>> consistency(Rate(0.25, 0.2, 0.3, 25, 100, "wilson", 100, 0.95)).text
     '75.0'
     """
     if not rate.defined:

@@ -187,16 +187,18 @@ def _drill(tokenizer: Tokenizer, question: Question, prompt: str, rng: np.random
     return row, np.array(targets, np.int64)
 
 
-_ENCODED: dict[str, list[int]] = {}
+_ENCODED: dict[int, tuple[Any, dict[str, list[int]]]] = {}
+"""Of each tokenizer, by identity: itself, so that the identity stays its own, and what it made of which text."""
 
 
 def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
     """Encode with a memory: questions repeat, and encoding them costs as much as painting the scene."""
-    ids = _ENCODED.get(text)
+    _, known = _ENCODED.setdefault(id(tokenizer), (tokenizer, {}))
+    ids = known.get(text)
     if ids is None:
         ids = tokenizer.encode(text).ids
-        if len(_ENCODED) < 200_000:
-            _ENCODED[text] = ids
+        if len(known) < 200_000:
+            known[text] = ids
     return ids
 
 
