@@ -22,18 +22,27 @@ TABLE: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "probes": (frozenset(), SCIENCE),
     # safetensors: trained modules are read where they are used
     "reduction": (frozenset(), frozenset({"torch", "safetensors"})),
-    "quantization": (frozenset(), frozenset({"torch", "bitsandbytes"})),
+    "quantization": (frozenset(), frozenset({"torch", "bitsandbytes", "triton"})),
+    # from calibrated numbers to a schedule: arithmetic and its file format
+    "quota": (frozenset(), SCIENCE),
     "models": (
-        frozenset({"cost.sizes", "reduction.base", "reduction.layout", "quantization.base"}),
+        # of quantization, what a model is described by, and the modules a packed checkpoint holds
+        frozenset({"cost.sizes", "reduction.base", "reduction.layout", "quantization"}),
         frozenset({"torch", "transformers", "safetensors", "tokenizers", "huggingface_hub", "jinja2", "PIL", "numpy"}),
     ),
     "engine": (
-        frozenset({"models.adapter", "reduction.base", "reduction.layout", "quantization.base", "quantization.grid"}),
+        frozenset({"models.adapter", "reduction.base", "reduction.layout", "quantization.base", "quantization.grid"})
+        | {"quantization.kv"},
         frozenset({"torch", "PIL"}),
+    ),
+    "calibration": (
+        frozenset({"engine", "models", "quantization", "quota", "reduction", "probes", "tasks.sources"}),
+        frozenset({"torch", "transformers", "safetensors", "numpy", "PIL", "llmcompressor", "compressed_tensors"}),
     ),
     "recipes": (
         # of tasks, only the guarded reader of pictures; probes measure what a recipe does, and how sure that is
-        frozenset({"engine", "models", "reduction", "quantization", "tasks.sources", "probes", "stability.clusters"}),
+        frozenset({"engine", "models", "reduction", "quantization", "tasks.sources", "probes", "stability.clusters"})
+        | {"calibration", "quota"},
         frozenset({"torch", "transformers", "safetensors", "numpy", "PIL"}),
     ),
     "training": (

@@ -10,13 +10,14 @@ Letters: O output width, I input width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
 from steadyvlm.errors import InvalidOption
+from steadyvlm.quantization.structure import Block
 
 PARTS = ("language", "connector", "vision")
 """Parts of a vision-language model whose linears a quantiser may name, in canonical order."""
@@ -127,6 +128,56 @@ class Quantizer(Protocol):
             Unsupported: when there is nothing to quantise.
             MissingDependency: when an optional package is not installed; nothing has been changed then.
         """
+
+
+@runtime_checkable
+class BlockQuantizer(Protocol):
+    """A low-bit quantiser that changes whole blocks (norms, caches and linears together) and needs no examples."""
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Parts of the model it wants: some of `PARTS`."""
+
+    def check_available(self) -> None:
+        """As `Quantizer.check_available`."""
+
+    def quantize_blocks(self, blocks: Sequence[Block], root: nn.Module) -> QuantizationReport:
+        """Quantise `blocks` inside `root`; errors as `Quantizer.quantize`."""
+
+
+@runtime_checkable
+class Calibrated(Protocol):
+    """A quantiser that has to see the model at work on examples; `steadyvlm.calibration` shows it.
+
+    Attributes of every such dataclass, beside `modules` and `check_available`:
+        calibration: a registered calibration set, or the path of one; "auto" is the set that belongs to the model.
+        samples: how many of its samples are used.
+        seed: draws the samples where the set has more, and starts everything that is random in the calibration.
+        pruned: calibrate on the pruned graph: with the recipe's own token reduction at work (prune-then-quantise).
+    """
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Parts of the model it wants: some of `PARTS`."""
+
+    @property
+    def calibration(self) -> str:
+        """Name or path of the calibration set."""
+
+    @property
+    def samples(self) -> int:
+        """Samples used."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of the draw and of the calibration."""
+
+    @property
+    def pruned(self) -> bool:
+        """Whether the recipe's token reduction is at work during calibration."""
+
+    def check_available(self) -> None:
+        """As `Quantizer.check_available`."""
 
 
 def checked_parts(method: str, value: object) -> tuple[str, ...]:
