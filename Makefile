@@ -8,7 +8,7 @@ PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check --quiet --constr
 # Wheels read for their data only, never imported; what they require would clash with the rest.
 DATA_WHEELS := imagecorruptions nlpaug
 SOURCES := src tests scripts conftest.py $(wildcard examples benchmarks)
-PURE := reduction quantization tasks stability perturb cost probes
+PURE := reduction quantization quota tasks stability perturb cost probes
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow check coverage bench docs format wheel light browser clean
