@@ -19,6 +19,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from steadyvlm.quantization.structure import Block
 from steadyvlm.reduction.base import Signal
 from steadyvlm.reduction.layout import ImageLayout
 
@@ -229,6 +230,12 @@ class VisionLanguageModel(Protocol):
 
     def linears(self, parts: Sequence[str] = ("language",)) -> dict[str, nn.Linear]:
         """Return the linears of `parts` (see `Part`) that take part in an answer, by their path inside `module`."""
+
+    def blocks(self, parts: Sequence[str] = ("language",)) -> list[Block]:
+        """Return the blocks of `parts`: decoder layers, vision layers up to the one features come from, connector.
+
+        Between them they name exactly the linears of `linears(parts)`, each once.
+        """
 
     def copy(self) -> VisionLanguageModel:
         """Return a model with its own weights, so that changing them leaves this one alone."""

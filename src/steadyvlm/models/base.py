@@ -25,6 +25,8 @@ from steadyvlm.models.fingerprint import folder_sha256, library_versions, module
 from steadyvlm.models.placement import device_name
 from steadyvlm.models.prompt import PromptFormat
 from steadyvlm.models.sliding import sliding_window
+from steadyvlm.models.structure import decoder_block
+from steadyvlm.quantization.structure import Block
 from steadyvlm.reduction.base import Signal
 from steadyvlm.reduction.layout import ImageLayout
 
@@ -32,7 +34,7 @@ from steadyvlm.reduction.layout import ImageLayout
 class HuggingFaceModel(ABC):
     """A loaded checkpoint with its tokenizer and image processor; the family-independent part of the protocol.
 
-    A family names its row and implements the two hooks below, `preprocess`, `pictures`, `encode`, `text_relevance`,
+    A family names its row and implements the hooks below, `preprocess`, `pictures`, `encode`, `text_relevance`,
     `project` and `visual_tokens`; with three position axes also `positions` and `rotary`.
 
     Attributes:
@@ -95,6 +97,14 @@ class HuggingFaceModel(ABC):
     @abstractmethod
     def _linear_prefixes(self) -> Mapping[Part, tuple[str, ...]]:
         """Return, by part, how the paths of the linears begin that take part in an answer."""
+
+    @abstractmethod
+    def _vision_blocks(self) -> list[Block]:
+        """Return the layers of the tower that take part in an answer."""
+
+    @abstractmethod
+    def _connector_block(self) -> Block:
+        """Return the connector."""
 
     def _why_not(self, signal: Signal) -> str:
         """Return why an encoder signal cannot be given; an empty text when there is no more to say than that."""
@@ -177,6 +187,12 @@ class HuggingFaceModel(ABC):
             for path, module in self._module.named_modules()
             if isinstance(module, nn.Linear) and path.startswith(wanted)
         }
+
+    def blocks(self, parts: Sequence[str] = ("language",)) -> list[Block]:
+        """Return the blocks of `parts`: decoder layers, then vision layers, then the connector."""
+        language = [decoder_block(index, layer) for index, layer in enumerate(self._decoder.layers)]
+        table = {"language": language, "vision": self._vision_blocks(), "connector": [self._connector_block()]}
+        return [block for part, blocks in table.items() if part in parts for block in blocks]
 
     def copy(self) -> Self:
         """Return a model with its own weights; tokenizer and image processor, which hold no weights, are shared."""

@@ -21,6 +21,8 @@ from steadyvlm.models.adapter import EncodedImage, Part, Pixels
 from steadyvlm.models.base import HuggingFaceModel
 from steadyvlm.models.clip_vision import ClipVision, feature_depths
 from steadyvlm.models.pictures import as_pictures, as_rgb
+from steadyvlm.models.structure import clip_block, connector_block
+from steadyvlm.quantization.structure import Block
 from steadyvlm.reduction.base import Signal
 from steadyvlm.reduction.layout import ImageLayout
 
@@ -65,6 +67,14 @@ class Llava(HuggingFaceModel):
             "connector": ("model.multi_modal_projector.",),
             "vision": tuple(f"model.vision_tower.encoder.layers.{depth}." for depth in layers),
         }
+
+    def _vision_blocks(self) -> list[Block]:
+        layers = self._module.model.vision_tower.encoder.layers[: max(self._vision.depths)]
+        path = "model.vision_tower.encoder.layers"
+        return [clip_block(f"{path}.{index}", index, layer) for index, layer in enumerate(layers)]
+
+    def _connector_block(self) -> Block:
+        return connector_block("model.multi_modal_projector", "linear_1", "linear_2")
 
     def preprocess(self, image: Image.Image, *, scale: float = 1.0) -> Pixels:
         """Return pixel values [1, 3, side, side]; below scale 1 the side is the nearest whole number of patches."""

@@ -31,6 +31,8 @@ from steadyvlm.models.families import FAMILIES
 from steadyvlm.models.pictures import as_pictures, as_rgb
 from steadyvlm.models.qwen_tower import full_attention_blocks, run_qwen, window_side
 from steadyvlm.models.sliding import sliding_window
+from steadyvlm.models.structure import connector_block, qwen_tower_block
+from steadyvlm.quantization.structure import Block
 from steadyvlm.reduction.base import Signal
 from steadyvlm.reduction.layout import ImageLayout
 
@@ -108,6 +110,13 @@ class Qwen2VL(HuggingFaceModel):
             "connector": ("model.visual.merger.",),
             "vision": ("model.visual.blocks.",),
         }
+
+    def _vision_blocks(self) -> list[Block]:
+        blocks = enumerate(self._module.model.visual.blocks)
+        return [qwen_tower_block(f"model.visual.blocks.{index}", index, block) for index, block in blocks]
+
+    def _connector_block(self) -> Block:
+        return connector_block("model.visual.merger", "mlp.0", "mlp.2")
 
     def preprocess(self, image: Image.Image, *, scale: float = 1.0) -> Pixels:
         """Return flat patches [S, D]; below scale 1 the picture is shrunk to the nearest grid of its aspect."""
