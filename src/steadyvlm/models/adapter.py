@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from PIL.Image import Image
@@ -22,6 +22,9 @@ from torch import Tensor, nn
 from steadyvlm.quantization.structure import Block
 from steadyvlm.reduction.base import Signal
 from steadyvlm.reduction.layout import ImageLayout
+
+if TYPE_CHECKING:
+    from steadyvlm.quantization.kv import KeyValueQuantizer
 
 IMAGE_SLOT = -1
 """Stands in a tokenised prompt for one whole image; the engine replaces it by that image's visual tokens."""
@@ -115,6 +118,10 @@ class DecoderLayer(Protocol):
     def scaling(self) -> float:
         """Factor on query-key products."""
 
+    @property
+    def kv(self) -> KeyValueQuantizer | None:
+        """What packs this layer's cached keys and values into few bits; None where they are kept as they are."""
+
     def norm(self, hidden: Tensor) -> Tensor:
         """Return [B, T, D], the input of the projections."""
 
@@ -132,6 +139,13 @@ class DecoderLayer(Protocol):
 
     def finish(self, residual: Tensor, output: Tensor) -> Tensor:
         """Add the attention's output [B, T, D] (which may be overwritten) and then the MLP to `residual` [B, T, D]."""
+
+    def activation_error(self, hidden: Tensor) -> Tensor:
+        """Return [N] float32: the norm of what quantising the attention's input loses of hidden states [N, D].
+
+        Raises:
+            Unsupported: when this layer's activations are not quantised.
+        """
 
 
 class VisionLanguageModel(Protocol):

@@ -13,14 +13,18 @@ Differs: attention itself is left to the engine.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm, silu
 from transformers.activations import QuickGELUActivation
 
+from steadyvlm.errors import Unsupported
 from steadyvlm.models.adapter import Rotary
+
+if TYPE_CHECKING:
+    from steadyvlm.quantization.kv import KeyValueQuantizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class LlamaLayer:
     activation: nn.Module
     head_dim: int
     scaling: float
+    kv: KeyValueQuantizer | None
 
     @staticmethod
     def of(layer: Any) -> LlamaLayer:
@@ -57,6 +62,7 @@ class LlamaLayer:
             activation=mlp.act_fn,
             head_dim=attention.head_dim,
             scaling=attention.scaling,
+            kv=getattr(attention, "kv_quantizer", None),
         )
 
     def norm(self, hidden: Tensor) -> Tensor:
@@ -86,6 +92,21 @@ class LlamaLayer:
         wide = activate(self.activation, self.gate(normed)).mul_(self.up(normed))
         return hidden.add_(self.down(wide))
 
+    def activation_error(self, hidden: Tensor) -> Tensor:
+        """Return [N] float32: the norm of what quantising the attention's input loses of hidden states [N, D].
+
+        Raises:
+            Unsupported: when this layer's activations are not quantised.
+        """
+        if not hasattr(self.query, "activation_error"):
+            raise Unsupported(
+                f"this decoder layer's query projection is a {type(self.query).__name__}, which reads its input as it "
+                "is, so quantising the input loses nothing that could be measured; use a quantiser of activations, "
+                "such as rtn_w4a4 or flatquant."
+            )
+        error: Tensor = self.query.activation_error(self.norm(hidden))  # type: ignore[operator]  # nn.Module attribute
+        return error
+
     def _heads(self, projected: Tensor) -> Tensor:
         batch, length, _ = projected.shape
         return projected.view(batch, length, -1, self.head_dim).transpose(1, 2)
@@ -100,7 +121,9 @@ def rotary_angles(embedding: Any, positions: Tensor, dtype: torch.dtype) -> Rota
 
 
 def rms(module: Any, hidden: Tensor) -> Tensor:
-    """Return what a Hugging Face RMS norm makes of `hidden` [..., D]."""
+    """Return what a Hugging Face RMS norm, or one with a transform behind it, makes of `hidden` [..., D]."""
+    if "transform" in module._modules:  # a `TransformedNorm`: asking for its child must cost the others nothing
+        return module.transform(rms(module.norm, hidden))  # type: ignore[no-any-return]  # nn.Module calls are untyped
     if hidden.dtype == torch.float32:  # the same arithmetic in one call; in lower precision the roundings differ
         return rms_norm(hidden, (hidden.shape[-1],), module.weight, module.variance_epsilon)
     return module(hidden)  # type: ignore[no-any-return]  # nn.Module calls are untyped

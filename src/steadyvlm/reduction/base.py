@@ -68,6 +68,18 @@ class Signal(StrEnum):
     prompt ends with an image."""
     ATTENTION_OUTPUT = "attention_output"
     """[N, D] output of the attention of layer `site.layer - 1` after its output projection, before the residual sum."""
+    QUESTION_ATTENTION = "question_attention"
+    """[N] attention probability of decoder layer `site.layer - 1` from the text tokens after the last image (from all
+    text tokens when the prompt ends with an image, from the last position when there is no text) to each visual token
+    that entered that layer, as a mean over heads and text tokens (softmax over the whole causal row)."""
+    VISUAL_ATTENTION = "visual_attention"
+    """[N] the same from all visual tokens that entered that layer, as a mean over heads and visual tokens; a token
+    that cannot look that far ahead counts as zero."""
+    HIDDEN_BEFORE = "hidden_before"
+    """[N, D] hidden states of the visual tokens as they entered layer `site.layer - 1`."""
+    QUANTIZATION_RESIDUAL = "quantization_residual"
+    """[N] norm of what the activation quantiser in front of layer `site.layer`'s attention loses of each visual token,
+    behind that layer's own norm, transform and clip. Only low-bit models have it."""
 
     @property
     def of_encoder(self) -> bool:
@@ -140,6 +152,10 @@ class Signals:
     hidden: Tensor | None = None
     text_hidden: Tensor | None = None
     attention_output: Tensor | None = None
+    question_attention: Tensor | None = None
+    visual_attention: Tensor | None = None
+    hidden_before: Tensor | None = None
+    quantization_residual: Tensor | None = None
 
     def tiles(self) -> list[Signals]:
         """Return the signals of each tile by itself, the whole image first; an image of one tile is its own tile."""
@@ -240,6 +256,19 @@ class Rating(Protocol):
             text: [T, D] float32 of the text tokens after the last image, T >= 1; of all text tokens when the prompt
                 ends with an image.
         """
+
+
+@runtime_checkable
+class CachePruning(Protocol):
+    """A method whose dropped tokens may also leave the cache of the layer that ran last, which still processed them.
+
+    Without this, a selection before layer l leaves the keys and values of layer l - 1 alone, and answer tokens go on
+    looking at the dropped ones there. Needs a method that keeps positions (`compact_positions` False).
+    """
+
+    @property
+    def prune_cache(self) -> bool:
+        """Whether tokens dropped before layer l leave the cache of layer l - 1 too, once the prompt has passed it."""
 
 
 @runtime_checkable
