@@ -142,3 +142,43 @@ def test_recipes_are_checked(tmp_path: Path) -> None:
         Study("s", "m", (task,), arms=(ArmPlan("a", "keep_all"),)).check()
     with pytest.raises(ConfigError, match="'a' and 'b' are the same"):
         Study("s", "m", (task,), arms=(ArmPlan("a", "fastv(layer=1)"), ArmPlan("b", "fastv(layer=1)"))).check()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_seeds_become_runs_of_one_variant_that_survive_the_store() -> None:
+    joint = {"name": "joint", "recipe": "flatquant(seed={seed})", "seeds": [0, 7], "limit": 5}
+    study = Study.from_mapping(minimal(recipes=[joint, {"name": "few", "recipe": "rtn"}], contrasts=[["joint", "few"]]))
+    assert [(arm.name, arm.recipe, arm.variant, arm.limit) for arm in study.arms] == [
+        ("joint-s0", "flatquant(seed=0)", "joint", 5),
+        ("joint-s7", "flatquant(seed=7)", "joint", 5),
+        ("few", "rtn", "", None),
+    ]
+    assert study.variants == {"joint": ("joint-s0", "joint-s7"), "few": ("few",)}
+    assert study.contrasts == (("joint", "few"),)
+    assert Study.from_mapping(study.to_mapping()) == study
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipes": [{"name": "a", "recipe": "rtn", "seeds": [0]}]}, r"nowhere to put them; write \{seed\}"),
+        ({"recipes": [{"name": "a", "recipe": "f(seed={seed})", "seeds": [0, 0]}]}, "different whole numbers"),
+        ({"recipes": [{"name": "a", "recipe": "f(seed={seed})", "seeds": [True]}]}, "different whole numbers"),
+        (
+            {
+                "recipes": [
+                    {"name": "a", "recipe": "f(seed={seed})", "seeds": [0]},
+                    {"name": "b", "recipe": "rtn", "variant": "a-s0"},
+                ]
+            },
+            "'a-s0' is both a run and a variant",
+        ),
+        ({"recipes": [{"name": "a", "recipe": "rtn"}], "contrasts": [["a", "b"]]}, "variant or recipe in 'contrasts'"),
+        ({"recipes": [{"name": "a", "recipe": "rtn"}], "contrasts": [["a", "a"]]}, "names two variants"),
+        ({"recipes": [{"name": "a", "recipe": "rtn"}], "contrasts": ["a"]}, "a list of lists"),
+    ],
+)
+def test_seeds_and_contrasts_that_mean_nothing_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SteadyVLMError, match=message):
+        Study.from_mapping(minimal(**changes))

@@ -97,3 +97,19 @@ def test_a_recipe_for_a_model_that_is_not_there_names_the_ones_that_are() -> Non
 def test_labels_are_safe_in_paths() -> None:
     assert model_label("../..") == "model"
     assert model_label("a b/ü?x") == "ü-x"
+
+
+def test_contrasts_follow_the_recipes_that_are_meant_for_a_model() -> None:
+    both = {"name": "both", "recipe": "fastv"}
+    one = {"name": "one", "recipe": "vtw(layer=3)", "models": ["a"]}
+    rest = {"name": "rest", "recipe": "random(keep_ratio=0.5)"}
+    suite = Suite.from_mapping(
+        {
+            "study": "s",
+            "models": ["a", "b"],
+            "tasks": [{"name": "t"}],
+            "recipes": [both, one, rest],
+            "contrasts": [["one", "both"], ["both", "rest"]],
+        }
+    )
+    assert [study.contrasts for study in suite.studies] == [(("one", "both"), ("both", "rest")), (("both", "rest"),)]

@@ -14,13 +14,16 @@ from steadyvlm.stability.pairing import Pairing, pair
 from steadyvlm.stability.perturbed import Kind, State, UnderPerturbation, under_perturbation
 from steadyvlm.stability.prediction_file import read_predictions
 from steadyvlm.stability.ratios import FLIP_KINDS, FlipCounts, FlipKind
+from steadyvlm.stability.repeats import Contrast, Estimate, Variant, contrast, read_runs, variant
 from steadyvlm.stability.summary import Flip, Slice
 
 __all__ = [
     "FLIP_KINDS",
     "Adjusted",
     "Comparison",
+    "Contrast",
     "Difference",
+    "Estimate",
     "Flip",
     "FlipCounts",
     "FlipKind",
@@ -33,16 +36,20 @@ __all__ = [
     "Slice",
     "State",
     "UnderPerturbation",
+    "Variant",
     "benjamini_hochberg",
     "clopper_pearson",
     "cluster_standard_error",
     "compare",
+    "contrast",
     "effective_n",
     "holm",
     "mcnemar",
     "newcombe_paired",
     "pair",
     "read_predictions",
+    "read_runs",
     "under_perturbation",
+    "variant",
     "wilson",
 ]

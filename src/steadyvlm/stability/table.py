@@ -136,7 +136,7 @@ def build_table(pairs: Pairs, controls: Sequence[Sequence[Prediction | None]], *
         failed={"original": original_failed, "accelerated": accelerated_failed, "control": control_failed},
         rows=rows,
         outcomes=outcomes_of(answered, correct_threshold=correct_threshold),
-        codes=cluster_codes([_cluster(original) for original, _ in answered]),
+        codes=cluster_codes([cluster_of(original) for original, _ in answered]),
         control_rows=control_rows if controls else None,
         controls=tuple(
             outcomes_of(
@@ -169,7 +169,7 @@ def _flags(values: Sequence[bool]) -> BoolArray:
     return np.fromiter(values, dtype=np.bool_, count=len(values))
 
 
-def _cluster(sample: Prediction) -> str:
+def cluster_of(sample: Prediction) -> str:
     """What a sample is not independent of: its image, else its rotations, else the sample it was made from.
 
     Image ids count across tasks, since benchmarks share pictures; two that collide by accident only widen intervals.

@@ -117,6 +117,21 @@ class Fields:
             raise self._wrong(self._path(key), "a list of texts", value)
         return [item.strip() for item in value]
 
+    def integers(self, key: str, default: Any = _MISSING) -> list[int]:
+        """Take a list of whole numbers from 0, each once."""
+        value = self._take(key, default)
+        whole = isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+        if not whole or len(set(value)) < len(value):
+            raise self._wrong(self._path(key), "a list of different whole numbers, such as [0, 1, 2]", value)
+        return list(value)
+
+    def lists(self, key: str, default: Any = _MISSING) -> list[list[Any]]:
+        """Take a list of lists."""
+        value = self._take(key, default)
+        if not isinstance(value, list) or not all(isinstance(item, list) for item in value):
+            raise self._wrong(self._path(key), "a list of lists, such as [[first, second]]", value)
+        return value
+
     def boolean(self, key: str, default: bool) -> bool:
         """Take true or false."""
         value = self._take(key, default)

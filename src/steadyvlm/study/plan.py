@@ -20,6 +20,11 @@ read back from a store. The YAML grammar, with all keys:
         recipe: fastv(layer=5, keep_ratio=0.5)
         limit: 200               # optional: fewer samples, spread over all images
         batch_size: 8            # optional
+      - name: low-bit            # runs low-bit-s0, low-bit-s1, low-bit-s2, shown together as the variant "low-bit"
+        recipe: flatquant(seed={seed})
+        seeds: [0, 1, 2]
+    contrasts:                   # optional: one variant (or run) minus another, over questions and seeds
+      - [low-bit, fastv-50]
     lid:                         # optional: layer-wise inner disruption of every arm, on so many questions
       limit: 64
       scope: all                 # or visual
@@ -53,6 +58,7 @@ _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 _NAME = re.compile(r"\w[\w .+=-]{0,79}")
 _MAX_BATCH = 4096
+_SEED = "{seed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +94,17 @@ class LidPlan:
 
 @dataclass(frozen=True, slots=True)
 class ArmPlan:
-    """One accelerated side: a name for the tables and the recipe behind it."""
+    """One accelerated side: a name for the tables and the recipe behind it.
+
+    Attributes:
+        variant: what it is one run of, when only a seed tells its runs apart; "" for a run that stands for itself.
+    """
 
     name: str
     recipe: str
     limit: int | None = None
     batch_size: int | None = None
+    variant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +130,7 @@ class Study:
     lid: LidPlan | None = None
     tables: tuple[str, ...] = ()
     perturbations: PerturbationPlan | None = None
+    contrasts: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.tasks:
@@ -129,6 +141,15 @@ class Study:
             raise ConfigError(f"device '{self.device}' is unknown; use auto, cpu, cuda, cuda:0 or mps.")
         if self.dtype not in _DTYPES:
             raise UnknownName.among("dtype", self.dtype, _DTYPES)
+        names = [arm.name for arm in self.arms]
+        _check_names("variant", list(self.variants), taken=(ORIGINAL, CONTROL))
+        for arm in self.arms:
+            if arm.variant in names:
+                raise ConfigError(f"'{arm.variant}' is both a run and a variant of several; choose another name.")
+        for pair in self.contrasts:
+            for name in pair:
+                if name not in self.variants:
+                    raise UnknownName.among("variant or recipe in 'contrasts'", name, self.variants)
         sized: list[ControlPlan | ArmPlan] = [*self.arms, *([self.control] if self.control else [])]
         for size in [self.batch_size, *(item.batch_size for item in sized)]:
             if size is not None and not 1 <= size <= _MAX_BATCH:
@@ -136,6 +157,15 @@ class Study:
         for limit in [*(task.limit for task in self.tasks), *(item.limit for item in sized)]:
             if limit is not None and limit < 1:
                 raise ConfigError(f"a limit of {limit} leaves no samples; use 1 or more, or leave it out.")
+
+    @property
+    def variants(self) -> dict[str, tuple[str, ...]]:
+        """Names of the runs of every variant; a recipe without seeds is a variant of one run."""
+        found: dict[str, tuple[str, ...]] = {}
+        for arm in self.arms:
+            name = arm.variant or arm.name
+            found[name] = (*found.get(name, ()), arm.name)
+        return found
 
     @staticmethod
     def from_yaml(source: str | Path) -> Study:
@@ -166,7 +196,8 @@ class Study:
             seed=fields.integer("seed", 0, low=0),
             tasks=tuple(_task(item) for item in fields.items("tasks")),
             control=_control(fields.section("control")),
-            arms=tuple(_arm(item) for item in fields.items("recipes", [])),
+            arms=tuple(arm for item in fields.items("recipes", []) for arm in _arms(item)),
+            contrasts=tuple(_contrast(pair, source) for pair in fields.lists("contrasts", [])),
             lid=_lid(fields.section("lid")),
             tables=tuple(fields.texts("tables", [])),
             perturbations=read_perturbations(fields),
@@ -190,9 +221,15 @@ class Study:
             **({"tables": list(self.tables)} if self.tables else {}),
             **({"perturbations": self.perturbations.to_value()} if self.perturbations else {}),
             "recipes": [
-                {"name": arm.name, "recipe": arm.recipe, **_given(limit=arm.limit, batch_size=arm.batch_size)}
+                {
+                    "name": arm.name,
+                    "recipe": arm.recipe,
+                    **_given(limit=arm.limit, batch_size=arm.batch_size),
+                    **({"variant": arm.variant} if arm.variant else {}),
+                }
                 for arm in self.arms
             ],
+            **({"contrasts": [list(pair) for pair in self.contrasts]} if self.contrasts else {}),
         }
 
     def check(self) -> None:
@@ -302,15 +339,36 @@ def _lid(fields: Fields | None) -> LidPlan | None:
     return plan
 
 
-def _arm(fields: Fields) -> ArmPlan:
+def _arms(fields: Fields) -> tuple[ArmPlan, ...]:
+    """Return the run a recipe stands for, or one per seed."""
     arm = ArmPlan(
         name=fields.text("name"),
         recipe=fields.text("recipe"),
         limit=fields.integer("limit", None, low=1),
         batch_size=fields.integer("batch_size", None, low=1, high=_MAX_BATCH),
+        variant=fields.text("variant", ""),
     )
+    seeds = fields.integers("seeds", [])
     fields.done()
-    return arm
+    if not seeds:
+        return (arm,)
+    if _SEED not in arm.recipe:
+        raise ConfigError(
+            f"recipe '{arm.name}' has seeds {seeds} but nowhere to put them; write {_SEED} where the seed belongs, "
+            f"for example 'flatquant(seed={_SEED})'."
+        )
+    return tuple(
+        replace(arm, name=f"{arm.name}-s{seed}", recipe=arm.recipe.replace(_SEED, str(seed)), variant=arm.name)
+        for seed in seeds
+    )
+
+
+def _contrast(pair: list[Any], source: str) -> tuple[str, str]:
+    if len(pair) != 2 or not all(isinstance(name, str) for name in pair) or pair[0] == pair[1]:
+        raise ConfigError(
+            f"{source}: a contrast names two variants, for example [joint, quantise-first]; found {pair}."
+        )
+    return (pair[0], pair[1])
 
 
 def _check_names(kind: str, names: list[str], taken: tuple[str, ...] = ()) -> None:

@@ -103,6 +103,10 @@ def _for_model(
     """Return the mapping of a single study: this model, and the recipes that are meant for it."""
     study = {key: item for key, item in value.items() if key != "models"}
     study |= {"study": f"{name} {label}", "model": model}
+    left_out = _left_out(value.get("recipes"), model, models, source)
+    contrasts = value.get("contrasts")
+    if isinstance(contrasts, list):
+        study["contrasts"] = [item for item in contrasts if not _names_any(item, left_out)]
     for key in ("recipes", "tables"):
         items = value.get(key)
         if isinstance(items, list):  # anything else is refused by `Study.from_mapping`, which words it
@@ -112,6 +116,20 @@ def _for_model(
                 if _is_meant(item, f"{key}[{index}]", model, models, source)
             ]
     return study
+
+
+def _left_out(recipes: Any, model: str, models: list[str], source: str) -> set[str]:
+    """Return the names of recipes that are not meant for this model; what contrasts them with others goes too."""
+    named = [item for item in recipes if isinstance(item, Mapping)] if isinstance(recipes, list) else []
+    return {
+        str(item.get("name"))
+        for index, item in enumerate(named)
+        if not _is_meant(item, f"recipes[{index}]", model, models, source)
+    }
+
+
+def _names_any(contrast: Any, names: set[str]) -> bool:
+    return isinstance(contrast, list) and any(isinstance(name, str) and name in names for name in contrast)
 
 
 def _without_models(item: Any) -> Any:
