@@ -27,7 +27,7 @@ TABLE: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "quota": (frozenset(), SCIENCE),
     "models": (
         # of quantization, what a model is described by, and the modules a packed checkpoint holds
-        frozenset({"cost.sizes", "reduction.base", "reduction.layout", "quantization"}),
+        frozenset({"cost.inventory", "cost.sizes", "reduction.base", "reduction.layout", "quantization"}),
         frozenset({"torch", "transformers", "safetensors", "tokenizers", "huggingface_hub", "jinja2", "PIL", "numpy"}),
     ),
     "engine": (
