@@ -84,9 +84,7 @@ def choose(
     early = (concentration[0] + concentration[1]) / 2
     least = (early + max(concentration)) / 2
     steady = 2 * median(spread)
-    able = [
-        layer for layer in range(FIRST, half + 1) if concentration[layer] >= least and spread[layer] <= steady
-    ]
+    able = [layer for layer in range(FIRST, half + 1) if concentration[layer] >= least and spread[layer] <= steady]
     run: list[int] = []
     for layer in range(able[0], half + 1) if able else ():
         if redundancy[layer] > redundancy[late] or len(run) == max_layers:
