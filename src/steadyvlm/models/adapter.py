@@ -24,6 +24,7 @@ from steadyvlm.reduction.base import Signal
 from steadyvlm.reduction.layout import ImageLayout
 
 if TYPE_CHECKING:
+    from steadyvlm.models.tower_attention import Watch
     from steadyvlm.quantization.kv import KeyValueQuantizer
 
 IMAGE_SLOT = -1
@@ -201,6 +202,9 @@ class VisionLanguageModel(Protocol):
 
     def encode(self, pixels: Sequence[Pixels], needs: AbstractSet[Signal]) -> list[EncodedImage]:
         """Run the vision encoder on several pictures at once, with the signals in `needs`."""
+
+    def watch_tower(self, pixels: Pixels, watch: Watch) -> EncodedImage:
+        """Run the vision encoder on one picture, showing `watch` what enters each block of `blocks(("vision",))`."""
 
     def text_relevance(self, encoded: EncodedImage, question: str, text_tower: str) -> Tensor:
         """Return [N] float32, see `Signal.TEXT_RELEVANCE`.

@@ -22,6 +22,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from steadyvlm.errors import CheckpointError
 from steadyvlm.models.adapter import EncodedImage, Pixels
 from steadyvlm.models.blocks import activate
+from steadyvlm.models.tower_attention import TileAttention, Watch
 from steadyvlm.reduction.base import Signal
 
 _OF_FEATURE_LAYER = frozenset({Signal.CLS_ATTENTION, Signal.SALIENCE, Signal.ENCODER_KEYS})
@@ -63,17 +64,20 @@ class ClipVision:
         """Signals the tower can give: all of CLIP's when the rows come from one layer, else the rows alone."""
         return CLIP_SIGNALS if len(self.depths) == 1 and self.depths != (0,) else frozenset({Signal.ENCODER_ROWS})
 
-    def encode(self, pixels: Sequence[Pixels], needs: AbstractSet[Signal]) -> list[EncodedImage]:
+    def encode(
+        self, pixels: Sequence[Pixels], needs: AbstractSet[Signal], watch: Watch | None = None
+    ) -> list[EncodedImage]:
         """Return each picture's rows and signals, its tiles one after the other.
 
         Args:
             pixels: pictures of any numbers of tiles; tiles of equal size run through the tower together.
             needs: signals to compute.
+            watch: is shown what enters each layer; hand over one picture then.
         """
         found: dict[int, EncodedImage] = {}
         for size in dict.fromkeys(item.values.shape[-2:] for item in pixels):
             same = [index for index, item in enumerate(pixels) if item.values.shape[-2:] == size]
-            rows, signals = self._run(torch.cat([pixels[index].values for index in same]), needs)
+            rows, signals = self._run(torch.cat([pixels[index].values for index in same]), needs, watch)
             tiles = [pixels[index].values.shape[0] for index in same]
             parts = {signal: value.split_with_sizes(tiles) for signal, value in signals.items()}
             for place, (index, own) in enumerate(zip(same, rows.split_with_sizes(tiles), strict=True)):
@@ -81,7 +85,9 @@ class ClipVision:
                 found[index] = EncodedImage(own.flatten(0, 1), pixels[index].layout, whole)
         return [found[index] for index in range(len(pixels))]
 
-    def _run(self, tiles: Tensor, needs: AbstractSet[Signal]) -> tuple[Tensor, dict[Signal, Tensor]]:
+    def _run(
+        self, tiles: Tensor, needs: AbstractSet[Signal], watch: Watch | None
+    ) -> tuple[Tensor, dict[Signal, Tensor]]:
         """Return rows [P, R, D] of tiles [P, 3, height, width], and signals with a leading axis P."""
         embeddings, layers = self.tower.embeddings, self.tower.encoder.layers
         resized = tuple(tiles.shape[-2:]) != (embeddings.image_size, embeddings.image_size)
@@ -91,6 +97,8 @@ class ClipVision:
         deepest = max(*self.depths, last if needs & _OF_LAST_LAYER else 0)
         entering = {0: hidden}
         for depth, layer in enumerate(layers[:deepest], start=1):
+            if watch is not None:
+                watch(depth - 1, hidden.flatten(0, 1)[None], TileAttention(len(tiles), layer.self_attn.scale))
             hidden = _layer(layer, hidden)
             if depth in (*self.depths, feature, last):
                 entering[depth] = hidden

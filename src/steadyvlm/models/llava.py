@@ -22,6 +22,7 @@ from steadyvlm.models.base import HuggingFaceModel
 from steadyvlm.models.clip_vision import ClipVision, feature_depths
 from steadyvlm.models.pictures import as_pictures, as_rgb
 from steadyvlm.models.structure import clip_block, connector_block
+from steadyvlm.models.tower_attention import Watch
 from steadyvlm.quantization.structure import Block
 from steadyvlm.reduction.base import Signal
 from steadyvlm.reduction.layout import ImageLayout
@@ -98,6 +99,10 @@ class Llava(HuggingFaceModel):
         """Run the tower up to the feature layer, with the signals in `needs`."""
         self.check_signals(needs)
         return self._vision.encode(pixels, needs)
+
+    def watch_tower(self, pixels: Pixels, watch: Watch) -> EncodedImage:
+        """Run the tower on one picture, showing `watch` what enters each layer."""
+        return self._vision.encode([pixels], frozenset(), watch)[0]
 
     def text_relevance(self, encoded: EncodedImage, question: str, text_tower: str) -> Tensor:
         """Return the dot product [N] of each patch with the question in CLIP's shared space."""

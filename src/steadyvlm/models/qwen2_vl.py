@@ -32,6 +32,7 @@ from steadyvlm.models.pictures import as_pictures, as_rgb
 from steadyvlm.models.qwen_tower import full_attention_blocks, run_qwen, window_side
 from steadyvlm.models.sliding import sliding_window
 from steadyvlm.models.structure import connector_block, qwen_tower_block
+from steadyvlm.models.tower_attention import Watch
 from steadyvlm.quantization.structure import Block
 from steadyvlm.reduction.base import Signal
 from steadyvlm.reduction.layout import ImageLayout
@@ -153,6 +154,10 @@ class Qwen2VL(HuggingFaceModel):
         """Run the tower and its merger over all pictures at once, with the signals in `needs`."""
         self.check_signals(needs)
         return run_qwen(self._module.model.visual, pixels, needs) if pixels else []
+
+    def watch_tower(self, pixels: Pixels, watch: Watch) -> EncodedImage:
+        """Run the tower and its merger on one picture, showing `watch` what enters each block."""
+        return run_qwen(self._module.model.visual, [pixels], frozenset(), watch)[0]
 
     def text_relevance(self, encoded: EncodedImage, question: str, text_tower: str) -> Tensor:
         """Raise Unsupported: there is no CLIP space to compare in."""

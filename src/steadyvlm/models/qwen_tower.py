@@ -28,6 +28,7 @@ from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
 
 from steadyvlm.models.adapter import EncodedImage, Pixels
 from steadyvlm.models.qwen_windows import Packing, Together, pack
+from steadyvlm.models.tower_attention import PlaceAttention, Watch
 from steadyvlm.reduction.base import Signal
 
 QUERY_ROWS = 256
@@ -47,13 +48,16 @@ def window_side(config: Any) -> int | None:
     return int(config.window_size // config.spatial_merge_size // config.patch_size)
 
 
-def run_qwen(tower: Any, pixels: Sequence[Pixels], needs: AbstractSet[Signal]) -> list[EncodedImage]:
+def run_qwen(
+    tower: Any, pixels: Sequence[Pixels], needs: AbstractSet[Signal], watch: Watch | None = None
+) -> list[EncodedImage]:
     """Run a Hugging Face Qwen vision tower, merger included.
 
     Args:
         tower: `model.visual`.
         pixels: flat patches of each picture.
         needs: signals to compute.
+        watch: is shown what enters each block; hand over one picture then.
     """
     config, weight = tower.config, tower.patch_embed.proj.weight
     grids = tuple(item.layout.grid for item in pixels)
@@ -66,11 +70,14 @@ def run_qwen(tower: Any, pixels: Sequence[Pixels], needs: AbstractSet[Signal]) -
     full = full_attention_blocks(config)
     signals: list[dict[Signal, Tensor]] = [{} for _ in pixels]
     for depth, block in enumerate(tower.blocks):
+        together = packing.pictures if depth in full else packing.windows
+        if watch is not None:
+            watch(depth, hidden[None], PlaceAttention(angles[0][:, 0, 0], angles[1][:, 0, 0], together))
         qkv = block.attn.qkv(_norm(block.norm1, hidden)).view(len(hidden), 3, heads, -1)
         rotated = _rotate(qkv[:, :2], angles)
         if full and depth == full[-1]:
             signals = _signals(rotated, qkv[:, 1], packing, per_token, needs)
-        attended = _attend(rotated, qkv[:, 2], packing.pictures if depth in full else packing.windows)
+        attended = _attend(rotated, qkv[:, 2], together)
         hidden = block.attn.proj(attended.flatten(1)).add_(hidden)
         hidden = _feed_forward(block.mlp, _norm(block.norm2, hidden)).add_(hidden)
     merged = tower.merger.mlp(_norm(tower.merger.ln_q, hidden).view(-1, per_token * width))
