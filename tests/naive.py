@@ -173,14 +173,16 @@ class Prompt:
         ahead = [self.next + step if axes == 1 else [self.next + step] * 3 for step in range(len(answered))]
         positions = self.positions + ahead
         probabilities = output = torch.empty(0)
+        before = rows
         window = getattr(self.module.config.text_config, "sliding_window", None)
         for index, layer in enumerate(self.text.layers):
             if index in self.sites and set(owner) != {None}:
                 if index not in self.chosen:
-                    signals = self._signals(index, layer, rows, owner, positions, probabilities, output, window)
+                    signals = self._signals(index, layer, rows, owner, positions, probabilities, output, before, window)
                     self.seen[index] = signals
                     self.chosen[index] = self.reduction.select(signals, self.sites[index])
                 rows, owner, positions = self._reduce(self.chosen[index], rows, owner, positions)
+            before = rows
             hidden = torch.stack(rows)[None]
             output, probabilities = self._attend(layer, hidden, positions, window)
             hidden = hidden + output
@@ -211,6 +213,7 @@ class Prompt:
         positions: list[Any],
         probabilities: Tensor,
         output: Tensor,
+        before: list[Tensor],
         window: int | None,
     ) -> Signals:
         where = [place for place, image in enumerate(owner) if image is not None]
@@ -224,6 +227,9 @@ class Prompt:
             Signal.LAST_QUERY_ATTENTION: lambda: probabilities[:, -1, where],
             Signal.RATER_ATTENTION: lambda: probabilities[:, raters][:, :, where],
             Signal.ATTENTION_OUTPUT: lambda: output[0, where],
+            Signal.QUESTION_ATTENTION: lambda: probabilities[:, self._question(owner)][:, :, where].mean((0, 1)),
+            Signal.VISUAL_ATTENTION: lambda: probabilities[:, where][:, :, where].mean((0, 1)),
+            Signal.HIDDEN_BEFORE: lambda: torch.stack([before[place] for place in where]),
             Signal.RATER_ROTARY: lambda: torch.tensor(
                 [[self._similarity(positions[rater], positions[token]) for token in where] for rater in raters]
             ),

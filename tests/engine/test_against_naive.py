@@ -66,7 +66,7 @@ class Everything:
     """Reads every signal of the decoder at adjacent layers, orders tokens by it, and merges the two it likes least."""
 
     compact_positions: bool = True
-    needs = frozenset(signal for signal in Signal if not signal.of_encoder)
+    needs = frozenset(signal for signal in Signal if not signal.of_encoder) - {Signal.QUANTIZATION_RESIDUAL}
 
     def sites(self, num_layers: int) -> tuple[Site, ...]:
         return (Site(1), Site(2), Site(3))
@@ -84,6 +84,9 @@ class Everything:
             + signals.require(Signal.RATER_ROTARY).mean(0)
             + 0.05 * (hidden @ text.T).mean(1)
             + 0.2 * signals.require(Signal.ATTENTION_OUTPUT).mean(1)
+            + 30 * signals.require(Signal.QUESTION_ATTENTION)
+            + 30 * signals.require(Signal.VISUAL_ATTENTION)
+            + 0.1 * signals.require(Signal.HIDDEN_BEFORE).mean(1)
             + 0.1 * signals.images
             + 0.001 * signals.original_tokens
         )

@@ -52,16 +52,16 @@ class Answer:
             self.reason = "length"
 
     def finish(
-        self, model: VisionLanguageModel, time_ms: float, tokens: Sequence[int], visual: Sequence[int], token_bytes: int
+        self, model: VisionLanguageModel, time_ms: float, visual: Sequence[int], prompt_bytes: int, token_bytes: int
     ) -> Generation | Failure:
         """Return the record.
 
         Args:
             model: decodes the text.
             time_ms: this answer's share of the batch's wall time.
-            tokens: prompt tokens each layer processed.
-            visual: visual tokens among them.
-            token_bytes: bytes of one token's keys and values in one layer.
+            visual: visual tokens each layer processed.
+            prompt_bytes: bytes of the keys and values all layers hold of the prompt.
+            token_bytes: bytes each token of the answer adds to them.
         """
         if self.failure is not None:
             return self.failure
@@ -76,7 +76,7 @@ class Answer:
             prompt_tokens=self.prompt.text_tokens + self.prompt.visual_tokens,
             generated_tokens=len(self.token_ids),
             visual_tokens_per_layer=tuple(visual),
-            cache_bytes=(sum(tokens) + answered * len(tokens)) * token_bytes,
+            cache_bytes=prompt_bytes + answered * token_bytes,
             image_grids=tuple((item.tiles, *item.patch_grid) for item in layouts),
             connector_tokens=self.prompt.connector_tokens,
             text_tokens=self.prompt.text_tokens,

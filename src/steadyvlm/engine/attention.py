@@ -9,11 +9,16 @@ Differs: transformers pads on the left and materialises a [B, 1, T, T] mask as s
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from steadyvlm.models.adapter import Rotary
+
+_PROBABILITIES_AT_ONCE = 1 << 24
+"""64 MiB of float32: how much attention is written out at a time where only its means are wanted."""
 
 
 def rotate(heads: Tensor, rotary: Rotary) -> Tensor:
@@ -85,3 +90,41 @@ def rater_probabilities(queries: Tensor, keys: Tensor, columns: Tensor, *, scali
     folded = picked.reshape(batch, keys.shape[1], -1, width).float()
     scores = (folded @ keys.float().transpose(2, 3) * scaling).reshape(batch, heads, columns.shape[1], -1)
     return scores.masked_fill_(~visible[:, None], -torch.inf).softmax(dim=-1)
+
+
+def mean_received(
+    queries: Tensor,
+    keys: Tensor,
+    columns: Tensor,
+    counts: Sequence[int],
+    *,
+    scaling: float,
+    visible: Callable[[Tensor], Tensor],
+    at_once: int = _PROBABILITIES_AT_ONCE,
+) -> Tensor:
+    """Return [B, S] float32, the attention probability each key receives as a mean over heads and some rows.
+
+    Every probability is part of a softmax in float32 over all keys its row may see. Rows are taken a few at a time, so
+    memory stays bounded however many there are.
+
+    Args:
+        queries: [B, H, S, d].
+        keys: [B, H_kv, S, d].
+        columns: [B, Q] int64, the rows that count.
+        counts: how many columns of each sequence are meant, from the left; none gives zeros.
+        scaling: factor on the products.
+        visible: returns [B, q, S] bool for the rows [B, q] it is given.
+        at_once: how many probabilities to hold at a time; at least one row per sequence is.
+    """
+    batch, heads, length, _ = queries.shape
+    sizes = torch.tensor(counts, device=queries.device)[:, None]
+    keys, total = keys.float(), torch.zeros(batch, length, device=queries.device)
+    step = max(1, at_once // (batch * heads * length))
+    for start in range(0, columns.shape[1], step):
+        rows = columns[:, start : start + step]
+        meant = torch.arange(start, start + rows.shape[1], device=rows.device) < sizes  # [B, q]
+        found = rater_probabilities(queries, keys, rows, scaling=scaling, visible=visible(rows))
+        found.mul_(meant[:, None, :, None])
+        # Side by side, what a key receives is summed in the same order for every key: equal ones tie exactly.
+        total += found.permute(0, 3, 1, 2).flatten(2).sum(dim=-1)
+    return total / (heads * sizes.clamp_min(1))

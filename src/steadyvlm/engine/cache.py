@@ -1,43 +1,20 @@
-"""Keys and values of the retained tokens, each layer with its own length.
+"""Layers that keep the same tokens, and what they share: lengths, angles, masks.
 
-Layers between two selections hold the same tokens, so they form a `LayerGroup` that shares lengths, angles and masks.
-A `LayerCache` starts as the tensors of the prompt, without a copy, and grows in blocks. All sequences write a new key
-to the same column; the columns between a sequence's own prompt end and the padded end stay invisible to it.
+Layers between two selections form a `LayerGroup`. All sequences write a new key to the same column of every cache; the
+columns between a sequence's own prompt end and the padded end stay invisible to it. A method may take what it drops out
+of the cache of the layer that has just run as well: that layer then moves on into the next group.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from steadyvlm.engine.layer_cache import LayerCache
 from steadyvlm.engine.visual_sequence import VisualSequence
 from steadyvlm.models.adapter import DecoderLayer, Rotary, VisionLanguageModel
-
-_BLOCK = 16
-
-
-class LayerCache:
-    """Keys and values [B, H_kv, S, d] of one layer."""
-
-    __slots__ = ("_keys", "_used", "_values")
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        """Start from the prompt's keys and values; they are kept, not copied."""
-        self._keys, self._values = keys, values
-        self._used = keys.shape[2]
-
-    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Append one column [B, H_kv, 1, d]; return all keys and values so far."""
-        if self._used == self._keys.shape[2]:
-            self._keys, self._values = _grown(self._keys), _grown(self._values)
-        self._keys[:, :, self._used] = keys[:, :, 0]
-        self._values[:, :, self._used] = values[:, :, 0]
-        self._used += 1
-        return self._keys[:, :, : self._used], self._values[:, :, : self._used]
-
-    def keep_rows(self, rows: Tensor) -> None:
-        """Drop all sequences but `rows` [B'] int64."""
-        self._keys, self._values = self._keys[rows], self._values[rows]
 
 
 class LayerGroup:
@@ -45,13 +22,13 @@ class LayerGroup:
 
     Attributes:
         layers: the layers with their caches, in order.
-        lengths: tokens of each sequence in the prompt, as these layers see it.
+        lengths: tokens of each sequence in the prompt, as these caches hold it.
         counts: visual tokens among them.
         angles: rotary angles of the prompt; dropped by `close`, since answers never need them.
     """
 
     def __init__(
-        self, model: VisionLanguageModel, sequence: VisualSequence, *, budget: int, like: LayerGroup | None = None
+        self, model: VisionLanguageModel, sequence: VisualSequence, *, budget: int = 1, like: LayerGroup | None = None
     ) -> None:
         """Describe the layers that process `sequence`.
 
@@ -81,6 +58,17 @@ class LayerGroup:
             self._valid = torch.cat((sequence.valid(), torch.ones_like(ahead, dtype=torch.bool)), dim=1)
         if self._window is not None:  # only models with one position axis have a window
             self._positions = torch.cat((sequence.positions, ahead), dim=1)
+
+    def take_last(self, earlier: LayerGroup, columns: Tensor) -> None:
+        """Take over the last layer of the group before, keeping of its cache what this group's sequence kept of it.
+
+        Args:
+            earlier: a group that has layers and the same positions for the answer.
+            columns: [B, T] of the earlier group's prompt, where each of this group's columns stood.
+        """
+        layer, cache = earlier.layers.pop()
+        cache.keep_columns(columns)
+        self.layers.append((layer, cache))
 
     def close(self) -> None:
         """Forget what only the prompt needed."""
@@ -146,14 +134,13 @@ class LayerGroup:
         return visible & (query - self._positions[:, :columns] < self._window)
 
 
+def bytes_held(groups: Sequence[LayerGroup], row: int) -> tuple[int, int]:
+    """Return the bytes that all layers hold of one sequence's prompt, and that each further token adds."""
+    cached = [(group.lengths[row], cache.token_bytes) for group in groups for _, cache in group.layers]
+    return sum(tokens * size for tokens, size in cached), sum(size for _, size in cached)
+
+
 def _text(positions: Tensor, sequence: VisualSequence) -> Tensor:
     """Return text positions [B, S] with as many axes as the sequence's positions have; text is equal on all."""
     axes = sequence.positions.shape[2:]
     return positions if not axes else positions[..., None].expand(-1, -1, *axes)
-
-
-def _grown(stored: Tensor) -> Tensor:
-    batch, heads, used, width = stored.shape
-    larger = stored.new_empty((batch, heads, used + _BLOCK, width))
-    larger[:, :, :used] = stored
-    return larger

@@ -78,8 +78,7 @@ def run_prefill(
         if not isinstance(item, Prepared):
             results.append(item)
             continue
-        tokens, visual = tokens_per_layer(batch.groups, row)
-        result = PrefillResult(row, logits[row], tuple(tokens), tuple(visual))
+        result = PrefillResult(row, logits[row], *tokens_per_layer(batch.executed, row))
         results.append(batch.selector.failures[row] or result)
         row += 1
     return results

@@ -1,8 +1,9 @@
 """What a method sees inside the decoder, and nothing it did not ask for.
 
 Full attention is never written out: of a layer that runs before a site, one row per sequence is computed, or the rows
-of the text tokens that rate the visual ones; the fused kernel stays on for everything else. What a layer shows is read
-while it runs and handed over at the site behind it.
+of the text tokens that rate the visual ones, or some rows at a time where only means are wanted; the fused kernel stays
+on for everything else. What a layer shows is read while it runs and handed over at the site behind it. In a low-bit
+model it is what the deployed layer computes with: turned queries, and keys as they come back from their codes.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steadyvlm.engine.attention import rater_probabilities, rotate, row_probabilities
+from steadyvlm.engine.attention import mean_received, rater_probabilities, row_probabilities
 from steadyvlm.engine.cache import LayerGroup
-from steadyvlm.engine.visual_sequence import VisualSequence
+from steadyvlm.engine.layer import ask, keys_met
+from steadyvlm.engine.visual_sequence import VisualSequence, columns_of
 from steadyvlm.models.adapter import DecoderLayer, Rotary
 from steadyvlm.reduction.base import Signal, Signals
 
@@ -55,9 +57,15 @@ class DecoderSignals:
         queries: Tensor,
         keys: Tensor,
     ) -> None:
-        """Read rows of layer `index`'s attention, from rotated queries [B, H, T, d] and keys [B, H_kv, T, d]."""
+        """Read layer `index`, from its input and the queries [B, H, T, d] and keys [B, H_kv, T, d] that meet there."""
         if index + 1 not in self._layers:
             return
+        if Signal.HIDDEN_BEFORE in self._needs:
+            self._seen[Signal.HIDDEN_BEFORE] = [part.float() for part in sequence.visual_rows(sequence.hidden)]
+        if Signal.QUESTION_ATTENTION in self._needs:
+            self._seen[Signal.QUESTION_ATTENTION] = question_attention(layer, sequence, group, queries, keys)
+        if Signal.VISUAL_ATTENTION in self._needs:
+            self._seen[Signal.VISUAL_ATTENTION] = _received(layer, sequence, group, queries, keys, sequence.visual)
         if Signal.LAST_QUERY_ATTENTION in self._needs:
             last = sequence.last(queries.transpose(1, 2)).transpose(1, 2)
             rows = row_probabilities(last, keys, scaling=layer.scaling, visible=group.visible_to_last())
@@ -92,6 +100,8 @@ class DecoderSignals:
             seen[Signal.TEXT_HIDDEN] = [part.float() for part in sequence.question_rows(sequence.hidden)]
         if Signal.FRESH_QUERY_ATTENTION in self._needs:
             seen[Signal.FRESH_QUERY_ATTENTION] = sequence.visual_columns(_fresh(layer, sequence, group))
+        if Signal.QUANTIZATION_RESIDUAL in self._needs:
+            seen[Signal.QUANTIZATION_RESIDUAL] = _residual(layer, sequence)
         found = []
         for row, (slots, seed) in enumerate(zip(sequence.slots, self._seeds, strict=True)):
             values: dict[str, Any] = {signal.value: parts[row] for signal, parts in seen.items()}
@@ -107,11 +117,34 @@ class DecoderSignals:
         return found
 
 
+def question_attention(
+    layer: DecoderLayer, sequence: VisualSequence, group: LayerGroup, queries: Tensor, keys: Tensor
+) -> list[Tensor]:
+    """Return `Signal.QUESTION_ATTENTION` [N] of each sequence; arguments as `DecoderSignals.during_attention`."""
+    return _received(layer, sequence, group, queries, keys, sequence.askers())
+
+
+def _received(
+    layer: DecoderLayer, sequence: VisualSequence, group: LayerGroup, queries: Tensor, keys: Tensor, rows: Tensor
+) -> list[Tensor]:
+    """Return what each visual token receives from the prompt's `rows` [B, T] bool, as a mean over them and heads."""
+    columns, counts = columns_of(rows)
+    received = mean_received(queries, keys, columns, counts, scaling=layer.scaling, visible=group.visible_to_rows)
+    return sequence.visual_rows(received)
+
+
+def _residual(layer: DecoderLayer, sequence: VisualSequence) -> list[Tensor]:
+    """Return what quantising the input of a layer's attention loses of each visual token."""
+    rows = torch.cat(sequence.visual_rows(sequence.hidden))
+    lost = layer.activation_error(rows) if len(rows) else rows.new_zeros(0)
+    return list(lost.float().split_with_sizes(sequence.counts))
+
+
 def _fresh(layer: DecoderLayer, sequence: VisualSequence, group: LayerGroup) -> Tensor:
     """Return the attention probabilities [B, H, T] of the last prompt token in a layer that has not run yet."""
     normed = layer.norm(sequence.hidden)
-    query = rotate(layer.queries(sequence.last(normed)), group.last_angles())
-    keys = rotate(layer.keys(normed), group.angles)
+    query = ask(layer, sequence.last(normed), group.last_angles())
+    keys = keys_met(layer, normed, group.angles)
     return row_probabilities(query, keys, scaling=layer.scaling, visible=group.visible_to_last())
 
 

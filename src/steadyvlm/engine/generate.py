@@ -15,8 +15,9 @@ from torch import Tensor
 
 from steadyvlm.engine.answers import Answer, first_tokens, new_answers
 from steadyvlm.engine.attention import rotate, row_attention
-from steadyvlm.engine.cache import LayerGroup
+from steadyvlm.engine.cache import LayerGroup, bytes_held
 from steadyvlm.engine.images import VisionCache
+from steadyvlm.engine.layer import ask
 from steadyvlm.engine.prefill import prefill_batch, tokens_per_layer
 from steadyvlm.engine.requests import Request
 from steadyvlm.errors import InvalidOption
@@ -65,13 +66,12 @@ def generate(
     finished: list[Generation | Failure] = []
     if batch.ready:
         answers = new_answers(batch.ready, batch.selector, model, max_new_tokens, tuple(text for text in stop if text))
-        layout = [tokens_per_layer(batch.groups, row) for row in range(len(batch.ready))]
+        held = [bytes_held(batch.groups, row) for row in range(len(batch.ready))]
         decode(model, batch.hidden, batch.groups, answers, top_k=top_k)
         share_ms = (time.perf_counter() - started) * 1000 / len(requests)
-        token_bytes = 2 * model.info.num_kv_heads * model.info.head_dim * batch.hidden.element_size()
         finished = [
-            answer.finish(model, share_ms, tokens, visual, token_bytes)
-            for answer, (tokens, visual) in zip(answers, layout, strict=True)
+            answer.finish(model, share_ms, tokens_per_layer(batch.executed, row)[1], *held[row])
+            for row, answer in enumerate(answers)
         ]
     records = iter(finished)
     return [item if isinstance(item, Failure) else next(records) for item in batch.items]
@@ -108,7 +108,7 @@ def decode(
             angles, visible = group.step_angles(step), group.visible_to_step(step)
             for layer, cache in group.layers:
                 normed = layer.norm(hidden)
-                query = rotate(layer.queries(normed), angles)
+                query = ask(layer, normed, angles)
                 keys, values = cache.extend(rotate(layer.keys(normed), angles), layer.values(normed))
                 attended = row_attention(query, keys, values, scaling=layer.scaling, visible=visible)
                 hidden = layer.finish(hidden, layer.project_heads(attended))

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from steadyvlm.engine.attention import prompt_attention, rotate, row_attention
-from steadyvlm.engine.cache import LayerCache, LayerGroup
+from steadyvlm.engine.attention import prompt_attention, row_attention
+from steadyvlm.engine.cache import LayerGroup
 from steadyvlm.engine.images import VisionCache
+from steadyvlm.engine.layer import ask, write
 from steadyvlm.engine.requests import Request
 from steadyvlm.engine.selector import Selector
-from steadyvlm.engine.signals import check_reduction
+from steadyvlm.engine.signals import check_deployed
 from steadyvlm.engine.vision import Prepared, prepare
 from steadyvlm.engine.visual_sequence import VisualSequence
 from steadyvlm.models.adapter import IMAGE_SLOT, VisionLanguageModel
@@ -26,6 +28,18 @@ from steadyvlm.reduction.base import Reduction
 
 Observer = Callable[[int, VisualSequence, Tensor], None]
 """Called once per layer with its number, the batch as it entered, and its attention's output; see `capture`."""
+
+
+class Executed(NamedTuple):
+    """What one layer processed of each prompt; its cache may hold less (`CachePruning`).
+
+    Attributes:
+        lengths: tokens.
+        counts: visual tokens among them.
+    """
+
+    lengths: list[int]
+    counts: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +51,7 @@ class Batch:
         ready: the requests that reached the decoder, in order.
         hidden: [B, width] last row of each of them; empty when there is none.
         groups: their caches.
+        executed: what each layer processed.
         selector: what the reduction did to them.
     """
 
@@ -44,6 +59,7 @@ class Batch:
     ready: list[Prepared]
     hidden: Tensor
     groups: list[LayerGroup]
+    executed: list[Executed]
     selector: Selector
 
 
@@ -66,17 +82,17 @@ def prefill_batch(
         cache: carries encoded pictures from batch to batch.
         observe: looks on; makes the last layer compute all rows, of which answers need only the last.
     """
-    check_reduction(reduction, model)
+    check_deployed(reduction, model)
     items = prepare(model, requests, reduction, cache=cache)
     pairs = [(item, request.seed) for item, request in zip(items, requests, strict=True) if isinstance(item, Prepared)]
     ready = [item for item, _ in pairs]
     selector = Selector(reduction, model.info, [seed for _, seed in pairs])
-    hidden, groups = torch.empty(0, device=model.device), list[LayerGroup]()
+    hidden, groups, executed = torch.empty(0, device=model.device), list[LayerGroup](), list[Executed]()
     if ready:
         sequence = assemble(model, ready)
         selector.start(sequence)
-        hidden, groups = run_layers(model, sequence, selector, budget=budget, observe=observe)
-    return Batch(items, ready, hidden, groups, selector)
+        hidden, groups, executed = run_layers(model, sequence, selector, budget=budget, observe=observe)
+    return Batch(items, ready, hidden, groups, executed, selector)
 
 
 def assemble(model: VisionLanguageModel, ready: Sequence[Prepared]) -> VisualSequence:
@@ -114,24 +130,28 @@ def run_layers(
     *,
     budget: int,
     observe: Observer | None = None,
-) -> tuple[Tensor, list[LayerGroup]]:
-    """Run the prompt through all layers; return the last rows [B, width] and the filled caches."""
+) -> tuple[Tensor, list[LayerGroup], list[Executed]]:
+    """Run the prompt through all layers; return the last rows [B, width], the caches, and what each layer processed."""
     layers = model.layers()
     group = LayerGroup(model, sequence, budget=budget)
-    groups, mask = [group], group.prompt_mask()
+    groups, executed, mask = [group], list[Executed](), group.prompt_mask()
     for index, layer in enumerate(layers):
         reduced = selector.reduce(index, layer, sequence, group)
         if reduced is not sequence:
+            following = LayerGroup(model, reduced, budget=budget, like=group)
+            if index and selector.prunes_cache:
+                assert reduced.origin is not None, "a sequence that was reduced knows where its tokens stood"
+                following.take_last(group, reduced.origin)
             group.close()
-            sequence, group = reduced, LayerGroup(model, reduced, budget=budget, like=group)
+            sequence, group, mask = reduced, following, following.prompt_mask()
             groups.append(group)
-            mask = group.prompt_mask()
         normed = layer.norm(sequence.hidden)
-        keys, values = rotate(layer.keys(normed), group.angles), layer.values(normed)
-        group.layers.append((layer, LayerCache(keys, values)))
+        keys, values, cache = write(layer, normed, group.angles)
+        group.layers.append((layer, cache))
+        executed.append(Executed(sequence.lengths, sequence.counts))
         if index == len(layers) - 1 and observe is None:
             break
-        queries = rotate(layer.queries(normed), group.angles)
+        queries = ask(layer, normed, group.angles)
         selector.signals.during_attention(index, layer, sequence, group, queries, keys)
         output = layer.project_heads(prompt_attention(queries, keys, values, scaling=layer.scaling, mask=mask))
         selector.signals.after_attention(index, sequence, output)
@@ -140,19 +160,18 @@ def run_layers(
         sequence.hidden = layer.finish(sequence.hidden, output)
     else:
         group.close()
-        return sequence.last(sequence.hidden)[:, 0], groups
+        return sequence.last(sequence.hidden)[:, 0], groups, executed
     # Of the last layer only the last row is ever read, so no other row asks a question there.
     residual, normed = sequence.last(sequence.hidden), sequence.last(normed)
-    query = rotate(layer.queries(normed), group.last_angles())
+    query = ask(layer, normed, group.last_angles())
     attended = row_attention(query, keys, values, scaling=layer.scaling, visible=group.visible_to_last())
     group.close()
-    return layer.finish(residual, layer.project_heads(attended))[:, 0], groups
+    return layer.finish(residual, layer.project_heads(attended))[:, 0], groups, executed
 
 
-def tokens_per_layer(groups: Sequence[LayerGroup], row: int) -> tuple[list[int], list[int]]:
-    """Return, for one sequence, all prompt tokens and the visual tokens of every layer."""
-    layers = [group for group in groups for _ in group.layers]
-    return [group.lengths[row] for group in layers], [group.counts[row] for group in layers]
+def tokens_per_layer(executed: Sequence[Executed], row: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return, for one sequence, all prompt tokens and the visual tokens that every layer processed."""
+    return tuple(layer.lengths[row] for layer in executed), tuple(layer.counts[row] for layer in executed)
 
 
 _PADDING = IMAGE_SLOT - 1

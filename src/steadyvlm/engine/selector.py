@@ -10,7 +10,7 @@ from torch import Tensor
 from steadyvlm.engine.cache import LayerGroup
 from steadyvlm.engine.decoder_signals import DecoderSignals
 from steadyvlm.engine.selections import check_selection
-from steadyvlm.engine.signals import decoder_sites, method_name
+from steadyvlm.engine.signals import decoder_sites, method_name, prunes_cache
 from steadyvlm.engine.slots import Slots
 from steadyvlm.engine.vision import failure_of
 from steadyvlm.engine.visual_sequence import VisualSequence
@@ -25,6 +25,7 @@ class Selector:
 
     Attributes:
         signals: collects what the method reads.
+        prunes_cache: whether what is dropped also leaves the cache of the layer that ran last.
         failures: why a sequence was given up, None while it goes on. It stays in the batch, unreduced from there on.
     """
 
@@ -39,6 +40,7 @@ class Selector:
         self._reduction = reduction
         self._method = method_name(reduction)
         self._sites = decoder_sites(reduction, info)
+        self.prunes_cache = prunes_cache(reduction)
         self._kept: list[tuple[int, Sequence[Slots]]] = []
         self.signals = DecoderSignals(frozenset() if reduction is None else reduction.needs, self._sites.keys(), seeds)
         self.failures: list[Failure | None] = [None] * len(seeds)

@@ -6,24 +6,33 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steadyvlm.errors import InvalidOption, Unsupported
 from steadyvlm.models.adapter import EncodedImage, ModelInfo, VisionLanguageModel
-from steadyvlm.reduction.base import FamilyAware, Reduction, Rescaling, Signal, Signals, Site
+from steadyvlm.reduction.base import CachePruning, FamilyAware, Reduction, Rescaling, Signal, Signals, Site
 from steadyvlm.seeding import stable_seed
 
 OF_LAYER_BEFORE = frozenset(
-    {Signal.LAST_QUERY_ATTENTION, Signal.RATER_ATTENTION, Signal.RATER_ROTARY, Signal.ATTENTION_OUTPUT}
+    {
+        Signal.LAST_QUERY_ATTENTION,
+        Signal.RATER_ATTENTION,
+        Signal.RATER_ROTARY,
+        Signal.ATTENTION_OUTPUT,
+        Signal.QUESTION_ATTENTION,
+        Signal.VISUAL_ATTENTION,
+        Signal.HIDDEN_BEFORE,
+    }
 )
 """Signals of the layer that ran before the site."""
 
 
 def check_reduction(reduction: Reduction | None, model: VisionLanguageModel) -> None:
-    """Return quietly if `model` can run `reduction`; computes nothing.
+    """Return quietly if `model`, or a quantised copy of it, can run `reduction`; computes nothing.
 
     Raises:
-        InvalidOption: for a layer the model does not have.
+        InvalidOption: for a layer the model does not have, or a cache that is pruned under new positions.
         Unsupported: for a family the method is not defined on, or signals this model cannot give.
     """
     family = model.info.family.partition("/")[0]
@@ -34,8 +43,31 @@ def check_reduction(reduction: Reduction | None, model: VisionLanguageModel) -> 
             f"{refusals[family].rstrip('.')}."
         )
     decoder_sites(reduction, model.info)
+    if prunes_cache(reduction) and reduction is not None and reduction.compact_positions:
+        raise InvalidOption(
+            f"{method_name(reduction)} numbers the survivors anew and takes tokens out of a cache that was written "
+            "under the old numbers; set compact_positions or prune_cache to False."
+        )
     if encoder_site(reduction, model.info) is not None:
         model.check_signals(encoder_needs(reduction))
+
+
+def check_deployed(reduction: Reduction | None, model: VisionLanguageModel) -> None:
+    """Return quietly if `model` as it is now, quantised or not, can run `reduction`; computes nothing.
+
+    Raises:
+        InvalidOption, Unsupported: as `check_reduction`, and for what only a low-bit model shows.
+    """
+    check_reduction(reduction, model)
+    if reduction is not None and Signal.QUANTIZATION_RESIDUAL in reduction.needs:
+        layers, nothing = model.layers(), model.embed(torch.empty(0, dtype=torch.int64, device=model.device))
+        for index in decoder_sites(reduction, model.info):
+            layers[index].activation_error(nothing)
+
+
+def prunes_cache(reduction: Reduction | None) -> bool:
+    """Return whether what a method drops also leaves the cache of the layer that ran last."""
+    return isinstance(reduction, CachePruning) and reduction.prune_cache
 
 
 def method_name(reduction: Reduction | None) -> str:

@@ -32,6 +32,7 @@ class VisualSequence:
         slots: provenance of each sequence's visual tokens.
         originals: visual tokens of each unreduced prompt.
         raters: [B, T] bool, True at the question's tokens that rate the visual ones; None unless asked for.
+        origin: [B, T] int64 column of each column before the last selection; None before the first.
     """
 
     hidden: Tensor
@@ -43,6 +44,7 @@ class VisualSequence:
     slots: list[Slots]
     originals: list[int]
     raters: Tensor | None = None
+    origin: Tensor | None = None
     _owners: Tensor = field(init=False)
     _columns: Tensor = field(init=False)
 
@@ -75,13 +77,16 @@ class VisualSequence:
         """Split [B, T, …] into each sequence's [Q, …], question tokens only."""
         return list(rows[self.question].split_with_sizes(self.question.sum(dim=1).tolist()))
 
+    def askers(self) -> Tensor:
+        """Return [B, T] bool, True at the question's tokens, or at the last token of a prompt without any text."""
+        ends = torch.tensor(self.lengths, device=self.question.device)[:, None] - 1
+        silent = ~self.question.any(dim=1, keepdim=True)
+        return self.question | (silent & (torch.arange(self.question.shape[1], device=ends.device) == ends))
+
     def rater_columns(self) -> tuple[Tensor, list[int]]:
         """Return the columns [B, Q] of each sequence's raters, padded with column 0, and how many are meant."""
         assert self.raters is not None, "raters are chosen before the first layer"
-        counts = self.raters.sum(dim=1)
-        sizes: list[int] = counts.tolist()
-        columns = (~self.raters).to(torch.uint8).argsort(dim=1, stable=True)[:, : max(sizes)]
-        return columns.masked_fill(torch.arange(max(sizes), device=counts.device) >= counts[:, None], 0), sizes
+        return columns_of(self.raters)
 
     def reduce(self, selections: Sequence[Selection | None], *, compact: bool) -> VisualSequence:
         """Return the batch after one selection per sequence (None keeps everything).
@@ -115,6 +120,7 @@ class VisualSequence:
                 for slots, taken, sums in zip(self.slots, chosen, mixed, strict=True)
             ],
             raters=None if self.raters is None else self.raters[batch, order] & _before(lengths, order),
+            origin=order,
         )
         reduced._merge(self, chosen, mixed)
         return reduced
@@ -150,6 +156,14 @@ class VisualSequence:
                 places = self._columns[slots.to(device) + new]
                 self.hidden[row, places] = (weights.to(device) @ rows.float()).to(rows.dtype)
             old, new = old + before.counts[row], new + self.counts[row]
+
+
+def columns_of(mask: Tensor) -> tuple[Tensor, list[int]]:
+    """Return the columns [B, Q] int64 where `mask` [B, T] is True, padded with column 0, and how many are meant."""
+    counts = mask.sum(dim=1)
+    sizes: list[int] = counts.tolist()
+    columns = (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, : max(sizes)]
+    return columns.masked_fill(torch.arange(max(sizes), device=counts.device) >= counts[:, None], 0), sizes
 
 
 def _before(lengths: Sequence[int], like: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from transformers.activations import QuickGELUActivation
 
 from steadyvlm.errors import Unsupported
 from steadyvlm.models.adapter import Rotary
+from steadyvlm.quantization.transforms import TransformedNorm
 
 if TYPE_CHECKING:
     from steadyvlm.quantization.kv import KeyValueQuantizer
@@ -122,7 +123,7 @@ def rotary_angles(embedding: Any, positions: Tensor, dtype: torch.dtype) -> Rota
 
 def rms(module: Any, hidden: Tensor) -> Tensor:
     """Return what a Hugging Face RMS norm, or one with a transform behind it, makes of `hidden` [..., D]."""
-    if "transform" in module._modules:  # a `TransformedNorm`: asking for its child must cost the others nothing
+    if isinstance(module, TransformedNorm):
         return module.transform(rms(module.norm, hidden))  # type: ignore[no-any-return]  # nn.Module calls are untyped
     if hidden.dtype == torch.float32:  # the same arithmetic in one call; in lower precision the roundings differ
         return rms_norm(hidden, (hidden.shape[-1],), module.weight, module.variance_epsilon)
