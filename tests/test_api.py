@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 import steadyvlm
-from steadyvlm.api import answer, compare, compare_study
+from steadyvlm.api import answer, compare, compare_study, study_variants
 from steadyvlm.errors import ImageError, InvalidOption, LogError, PairingError, SampleError, StoreError, UnknownName
-from steadyvlm.study.plan import ControlPlan
+from steadyvlm.study.plan import ArmPlan, ControlPlan
 from steadyvlm.study.result import StudyResult
 from steadyvlm.study.runner import run
 from steadyvlm.tasks.sources import FileImage
@@ -180,3 +180,28 @@ def test_a_model_may_be_named(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model")
     assert answer(folder, png(3), "what ?", max_new_tokens=2) is not None
     assert answer(str(folder), png(3), "what ?", max_new_tokens=2).text is not None
+
+
+def test_runs_that_differ_in_a_seed_become_a_variant(tmp_path: Path) -> None:
+    arms = (
+        ArmPlan("random-s0", "random(keep_ratio=0.5)", variant="random"),
+        ArmPlan("random-s1", "random(keep_ratio=0.25)", variant="random"),
+        ArmPlan("few", "fastv(keep_ratio=0.25)"),
+    )
+    plan = replace(study(), arms=arms, contrasts=(("random", "few"),))
+    result = run(plan, tmp_path / "run", loader=ScriptedLoader(script), tasks={"words": Words()})
+    variants, contrasts = study_variants(result)
+    assert list(variants) == ["random", "few"]
+    assert variants["random"].runs == ("random-s0", "random-s1")
+    comparisons = compare_study(result)
+    assert variants["random"].changed.per_seed == tuple(
+        comparisons[name].divergence_ratio.value for name in ("random-s0", "random-s1")
+    )
+    assert variants["few"].broken.value == comparisons["few"].negative_divergence_ratio.value
+    (found,) = contrasts
+    assert found.changed.value == pytest.approx(variants["random"].changed.value - variants["few"].changed.value)
+    assert study_variants(tmp_path / "run") == (variants, contrasts)
+
+
+def test_without_seeds_and_contrasts_there_are_no_variants(result: StudyResult) -> None:
+    assert study_variants(result) == ({}, ())

@@ -16,6 +16,7 @@ from steadyvlm.records import AnswerKind, Generation, ImageRef, Prediction
 from steadyvlm.stability.compare import Comparison
 from steadyvlm.stability.compare import compare as compare_predictions
 from steadyvlm.stability.perturbed import Kind, UnderPerturbation, under_perturbation
+from steadyvlm.stability.repeats import Contrast, Runs, Variant, contrast, read_runs, variant
 from steadyvlm.study.plan import CONTROL, ORIGINAL
 from steadyvlm.study.result import StudyResult, read_result
 from steadyvlm.study.store import MANIFEST, ResultStore
@@ -173,6 +174,36 @@ def study_under_perturbation(
         )
         for arm in (*((CONTROL,) if result.control is not None else ()), *result.arms)
     }
+
+
+def study_variants(
+    result: StudyResult | str | Path,
+    *,
+    correct_threshold: float | None = None,
+    alpha: float = 0.05,
+    seed: int = 0,
+) -> tuple[dict[str, Variant], tuple[Contrast, ...]]:
+    """Return what recipes come to over several calibration seeds, and the contrasts a study asks for.
+
+    Variants are the recipes with several complete runs, and both sides of every contrast; a contrast with a side that
+    is not complete is left out.
+
+    Arguments and errors as `compare_study`.
+    """
+    result = (result if isinstance(result, StudyResult) else read_result(result)).clean()
+    known = {name: tuple(run for run in runs if run in result.arms) for name, runs in result.study.variants.items()}
+    asked = [pair for pair in result.study.contrasts if all(known[name] for name in pair)]
+    wanted = {name for name, runs in known.items() if len(runs) > 1} | {name for pair in asked for name in pair}
+    if not wanted:
+        return {}, ()
+    threshold = _threshold(result) if correct_threshold is None else correct_threshold
+    sides = {name: [result.paired(run) for run in known[name]] for name in known if name in wanted}
+
+    def columns(*names: str) -> dict[str, Runs]:
+        return read_runs({name: sides[name] for name in names}, correct_threshold=threshold)
+
+    variants = {name: variant(name, known[name], columns(name)[name], alpha=alpha, seed=seed) for name in sides}
+    return variants, tuple(contrast(*pair, columns(*pair), alpha=alpha, seed=seed) for pair in asked)
 
 
 def answer(

@@ -10,7 +10,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from steadyvlm.api import compare, compare_study, read_run, study_under_perturbation
+from steadyvlm.api import compare, compare_study, read_run, study_under_perturbation, study_variants
 from steadyvlm.cli.report_arithmetic import study_arithmetic, study_disruption
 from steadyvlm.errors import SteadyVLMError
 from steadyvlm.records import AnswerKind, ImageRef, Prediction
@@ -48,6 +48,7 @@ def study_report(result: StudyResult, *, correct_threshold: float | None = None)
     ]
     arithmetic, counted = study_arithmetic(result)
     disruption, correlation = study_disruption(result, comparisons)
+    variants, contrasts = study_variants(result, correct_threshold=correct_threshold)
     return ReportData(
         title=result.study.name,
         model=result.study.model,
@@ -61,6 +62,8 @@ def study_report(result: StudyResult, *, correct_threshold: float | None = None)
         correlation=correlation,
         published=result.study.tables,
         perturbed=perturbed,
+        variants=variants,
+        contrasts=contrasts,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from steadyvlm.errors import InvalidOption
 from steadyvlm.records import Prediction
-from steadyvlm.stability import Comparison, UnderPerturbation
+from steadyvlm.stability import Comparison, Contrast, UnderPerturbation, Variant
 
 ORIGINAL = "original"
 CONTROL = "control"
@@ -115,6 +115,8 @@ class ReportData:
         correlation: of disruption and consistency.
         perturbed: run name to what perturbed inputs do to it, the control included; empty when none was asked.
         published: ids of published tables to show beside what was measured.
+        variants: name to what recipes come to over several calibration seeds; empty when none was run under several.
+        contrasts: of variants.
 
     Raises:
         InvalidOption: when two arms share a name or one is called "original".
@@ -133,6 +135,8 @@ class ReportData:
     correlation: Correlation | None = None
     published: Sequence[str] = ()
     perturbed: Mapping[str, UnderPerturbation] = field(default_factory=dict)
+    variants: Mapping[str, Variant] = field(default_factory=dict)
+    contrasts: Sequence[Contrast] = ()
 
     def __post_init__(self) -> None:
         names = Counter([ORIGINAL, *(arm.name for arm in self.arms)])

@@ -26,9 +26,10 @@ from steadyvlm.report.published import published_tables
 from steadyvlm.report.summary import caveats, headline, insight, noise_rate, readings
 from steadyvlm.report.tables import ArmRow, arm_rows, original_row, samples_link
 from steadyvlm.report.text import label, one_line, percent, unbroken
+from steadyvlm.report.variants import contrast_rows, variant_rows
 
 _TEMPLATES = tuple(
-    f"{name}.html.j2" for name in ("report", "macros", "methods", "inside", "published", "perturbations")
+    f"{name}.html.j2" for name in ("report", "macros", "methods", "inside", "variants", "published", "perturbations")
 )
 
 
@@ -102,6 +103,8 @@ def _context(data: ReportData) -> dict[str, Any]:
         "extremes": _extremes(accelerated),
         "figures": _figures(data, accelerated),
         **_inside(data),
+        "variants": variant_rows(data),
+        "contrasts": contrast_rows(data),
         "published": published_tables(data),
         **perturbation_context(data),
         "groups": _groups(tasks, families),

@@ -17,25 +17,40 @@ from typing import Any
 from steadyvlm.errors import UnknownName
 from steadyvlm.report.data import ORIGINAL, ReportData
 from steadyvlm.report.inside import inside_rows
+from steadyvlm.report.measures import Measure, of_rate
 from steadyvlm.report.tables import original_row
-from steadyvlm.report.text import DASH
+from steadyvlm.report.text import DASH, percent
+from steadyvlm.report.variants import of_estimate
+from steadyvlm.stability import Comparison
 
 FIELDS = {
     "accuracy": "accuracy, %",
+    "retention": "retention, %",
     "consistency": "consistency, %",
     "lid": "LID",
     "tflops": "TFLOPs",
 }
-_MEASURED = {"accuracy": "score, %", "consistency": "consistency, %", "lid": "LID", "tflops": "operations"}
+"""What papers print, benchmark by benchmark."""
+_MEASURED = {
+    "accuracy": "score, %",
+    "retention": "retention, %",
+    "consistency": "consistency, %",
+    "lid": "LID",
+    "tflops": "operations",
+    "dr": "DR, %",
+    "ndr": "NDR, %",
+}
+"""What is measured here; DR and NDR stand beside tables whose paper has neither."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedRow:
-    """One row: published cells by benchmark and field, then measured cells by field; "" where there is nothing."""
+    """One row: published cells by benchmark and field and over all of them, then measured cells by field."""
 
     label: str
     note: str
     published: tuple[tuple[str, ...], ...]
+    overall: tuple[str, ...]
     measured: tuple[str, ...]
     titles: tuple[str, ...]
 
@@ -49,6 +64,7 @@ class PublishedTable:
         model: what the paper measured.
         benchmarks: column groups of the paper.
         fields: columns within each group, as headings.
+        overall: columns of the paper that belong to no benchmark, as headings.
         measured_model: what was measured here.
         measured_fields: columns of our block.
         rows: the paper's rows, in its order.
@@ -60,6 +76,7 @@ class PublishedTable:
     model: str
     benchmarks: tuple[str, ...]
     fields: tuple[str, ...]
+    overall: tuple[str, ...]
     measured_model: str
     measured_fields: tuple[str, ...]
     rows: tuple[PublishedRow, ...]
@@ -103,29 +120,51 @@ def _tables() -> dict[str, Mapping[str, Any]]:
 
 
 def _measured(data: ReportData) -> dict[str, dict[str, tuple[str, str]]]:
-    """Run name -> field -> (text, title)."""
+    """Run or variant name -> field -> (text, title)."""
     first = original_row(data)
-    found = {ORIGINAL: {"accuracy": (first.score, f"n = {first.samples:,}")}}
+    found = {ORIGINAL: {"accuracy": (first.score, f"n = {first.samples:,}"), "retention": ("100", "by definition")}}
     if ORIGINAL in data.arithmetic:
         from steadyvlm.report.inside import operations_text
 
         cost = data.arithmetic[ORIGINAL]
         found[ORIGINAL]["tflops"] = (operations_text(cost.flops), f"mean of {cost.n:,} answers; {cost.profile}")
-    by_name = {arm.name: arm.comparison for arm in data.accelerated}
+    for arm in data.accelerated:
+        found[arm.name] = _of_arm(arm.comparison)
     for row in inside_rows(data):
-        score = by_name[row.name].score_accelerated
-        found[row.name] = {
-            "accuracy": (f"{100 * score:.1f} → {row.retained}%", f"n = {by_name[row.name].n:,}"),
+        found[row.name] |= {
             "consistency": (f"{row.consistency.text} {row.consistency.interval}", row.consistency.title),
             "lid": (f"{row.lid.text} {row.lid.interval}".strip(), row.lid.title),
             "tflops": (f"{row.operations} ({row.share} %)", row.counted),
         }
+    for name, variant in data.variants.items():
+        measures = {"accuracy": variant.score, "retention": variant.retained}
+        measures |= {"dr": variant.changed, "ndr": variant.broken}
+        shown = {field: of_estimate(estimate) for field, estimate in measures.items()}
+        runs = found.get(variant.runs[0], {})
+        found[name] = {**runs, **{field: _text(item, item.of) for field, item in shown.items()}}
     return found
+
+
+def _of_arm(comparison: Comparison) -> dict[str, tuple[str, str]]:
+    before, after = comparison.score_original, comparison.score_accelerated
+    titled = f"n = {comparison.n:,}"
+    share = percent(after / before) if before > 0 else DASH
+    return {
+        "accuracy": (f"{percent(after)} → {share}%", titled),
+        "retention": (share, f"{percent(after)} of {percent(before)}; {titled}"),
+        "dr": _text(of_rate(comparison.divergence_ratio)),
+        "ndr": _text(of_rate(comparison.negative_divergence_ratio)),
+    }
+
+
+def _text(item: Measure, of: str = "") -> tuple[str, str]:
+    return f"{item.text} {item.interval}".strip(), f"{of}; {item.title}" if of else item.title
 
 
 def _table(table_id: str, model: str, measured: Mapping[str, Mapping[str, tuple[str, str]]]) -> PublishedTable:
     table = published_table(table_id)
     fields = [name for name in FIELDS if name in table["rows"][0]]
+    ours = table.get("measured", fields)
     first = table["rows"][0]
     rows = []
     for row in table["rows"]:
@@ -134,10 +173,15 @@ def _table(table_id: str, model: str, measured: Mapping[str, Mapping[str, tuple[
             tuple(_cell(name, row[name][column], first[name][column], row is first) for name in fields)
             for column in range(len(table["benchmarks"]))
         )
-        ours = [mine.get(name, (DASH, row.get("note", "not measured"))) for name in fields]
+        shown = [mine.get(name, (DASH, row.get("note", "not measured"))) for name in ours]
         rows.append(
             PublishedRow(
-                row["label"], row.get("note", ""), cells, tuple(text for text, _ in ours), tuple(t for _, t in ours)
+                row["label"],
+                row.get("note", ""),
+                cells,
+                tuple(row.get("overall", ())),
+                tuple(text for text, _ in shown),
+                tuple(title for _, title in shown),
             )
         )
     return PublishedTable(
@@ -147,8 +191,9 @@ def _table(table_id: str, model: str, measured: Mapping[str, Mapping[str, tuple[
         model=table["model"],
         benchmarks=tuple(table["benchmarks"]),
         fields=tuple(FIELDS[name] for name in fields),
+        overall=tuple(table.get("overall", ())),
         measured_model=model,
-        measured_fields=tuple(_MEASURED[name] for name in fields),
+        measured_fields=tuple(_MEASURED[name] for name in ours),
         rows=tuple(rows),
     )
 
