@@ -6,6 +6,7 @@ the inputs it wants: those of another copy of the model, before or after a token
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -62,7 +63,9 @@ def ask(layer: DecoderLayer, normed: Tensor, angles: Rotary) -> Tensor:
     return queries if layer.kv is None else layer.kv.turn_queries(queries)
 
 
-def run_layer(layer: DecoderLayer, group: LayerGroup, hidden: Tensor) -> Tensor:
+def run_layer(
+    layer: DecoderLayer, group: LayerGroup, hidden: Tensor, *, look: Callable[[Tensor, Tensor], None] | None = None
+) -> Tensor:
     """Return the output [B, T, D] of one decoder layer on `hidden` [B, T, D], which stays as it is.
 
     Args:
@@ -71,6 +74,7 @@ def run_layer(layer: DecoderLayer, group: LayerGroup, hidden: Tensor) -> Tensor:
             one an observer was shown.
         hidden: the batch as it enters the layer; columns past a sequence's length may hold any finite numbers and come
             out as such, and no other column depends on them.
+        look: called with the queries [B, H, T, d] and keys [B, H_kv, T, d] that meet in this layer; change nothing.
 
     >>> sequence = assembled(model, requests)                                            # doctest: +SKIP
     >>> output = run_layer(quantized.layers()[0], LayerGroup(model, sequence), sequence.hidden)   # doctest: +SKIP
@@ -78,5 +82,7 @@ def run_layer(layer: DecoderLayer, group: LayerGroup, hidden: Tensor) -> Tensor:
     normed = layer.norm(hidden)
     keys, values, _ = write(layer, normed, group.angles)
     queries = ask(layer, normed, group.angles)
+    if look is not None:
+        look(queries, keys)
     attended = prompt_attention(queries, keys, values, scaling=layer.scaling, mask=group.prompt_mask())
     return layer.finish(hidden, layer.project_heads(attended))

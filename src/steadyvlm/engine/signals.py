@@ -43,7 +43,7 @@ def check_reduction(reduction: Reduction | None, model: VisionLanguageModel) -> 
             f"{refusals[family].rstrip('.')}."
         )
     decoder_sites(reduction, model.info)
-    if prunes_cache(reduction) and reduction is not None and reduction.compact_positions:
+    if reduction is not None and reduction.compact_positions and prunes_cache(reduction):
         raise InvalidOption(
             f"{method_name(reduction)} numbers the survivors anew and takes tokens out of a cache that was written "
             "under the old numbers; set compact_positions or prune_cache to False."
@@ -67,7 +67,7 @@ def check_deployed(reduction: Reduction | None, model: VisionLanguageModel) -> N
 
 def prunes_cache(reduction: Reduction | None) -> bool:
     """Return whether what a method drops also leaves the cache of the layer that ran last."""
-    return isinstance(reduction, CachePruning) and reduction.prune_cache
+    return reduction.prune_cache if isinstance(reduction, CachePruning) else False
 
 
 def method_name(reduction: Reduction | None) -> str:
