@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from steadyvlm.quantization.state import Clip, Transform
+from steadyvlm.quantization.stored import Stored
 
 
 def factors(width: int) -> tuple[int, int]:
@@ -40,7 +41,7 @@ def factors(width: int) -> tuple[int, int]:
     return next(((a, b) for a, b in pairs if (a - b) % 2 == 0), pairs[0])
 
 
-class InputTransform(nn.Module):
+class InputTransform(Stored):
     """P at work on activations, as two small matrix products; what is None is the identity.
 
     The product is computed in the wider of the formats of input and matrices, and returned in that of the input.
@@ -168,6 +169,12 @@ def stored(transform: Transform, dtype: torch.dtype) -> Transform:
     """Return the transform rounded to the format it is stored in; what is folded has to fit these very numbers."""
     scale = None if transform.scale is None else transform.scale.to(dtype)
     return dataclasses.replace(transform, left=transform.left.to(dtype), right=transform.right.to(dtype), scale=scale)
+
+
+def placed(transform: Transform, device: torch.device) -> Transform:
+    """Return the transform on this device."""
+    scale = None if transform.scale is None else transform.scale.to(device)
+    return dataclasses.replace(transform, left=transform.left.to(device), right=transform.right.to(device), scale=scale)
 
 
 def _share(extreme: Tensor, share: Tensor | float) -> Tensor:
