@@ -1,1 +1,50 @@
-"""Showing a model examples: for quantisers that learn from them, and for schedules that are derived from them."""
+"""Showing a model examples: for quantisers that learn from them, and for schedules that are derived from them.
+
+A calibration set is a frozen list, a JSON file with the hash of every picture. Registered sets have a name; any other
+is named by its path.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from steadyvlm.registry import Registry
+
+CALIBRATION_SETS = Registry(
+    "calibration set",
+    {
+        "pocket": "steadyvlm.pocket.calibration:general_path",
+        "pocket-mixed": "steadyvlm.pocket.calibration:mixed_path",
+        "pocket-text": "steadyvlm.pocket.calibration:text_path",
+    },
+    group="steadyvlm.calibration_sets",
+)
+"""An entry is a function without arguments that returns the path of a set's JSON file."""
+
+CALIBRATION_IMAGES = Registry(
+    "source of calibration images",
+    {"pocket": "steadyvlm.pocket.calibration:image"},
+    group="steadyvlm.calibration_images",
+)
+"""For pictures that are made and not stored: an entry is a function from a picture's name to a `records.ImageRef`."""
+
+CALIBRATION_OWNERS = Registry(
+    "owner of calibration sets",
+    {"pocket": "steadyvlm.pocket.calibration:set_of"},
+    group="steadyvlm.calibration_owners",
+)
+"""An entry is a function from a model's content hash to the name of the set that belongs to it, or None."""
+
+if TYPE_CHECKING:
+    from steadyvlm.calibration.calibrate import calibrate as calibrate
+
+__all__ = ["CALIBRATION_IMAGES", "CALIBRATION_OWNERS", "CALIBRATION_SETS", "calibrate"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what needs torch only when it is asked for."""
+    if name == "calibrate":
+        from steadyvlm.calibration.calibrate import calibrate
+
+        return calibrate
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
