@@ -11,6 +11,8 @@ QUANTIZERS = Registry(
     "quantizer",
     {
         "rtn": "steadyvlm.quantization.rtn:RTN",
+        "gptq": "steadyvlm.quantization.gptq:GPTQ",
+        "awq": "steadyvlm.quantization.awq:AWQ",
         "llm_int8": "steadyvlm.quantization.llm_int8:LLMInt8",
     },
     group="steadyvlm.quantizers",

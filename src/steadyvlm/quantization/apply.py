@@ -57,18 +57,28 @@ def replace(ready: Mapping[str, nn.Linear], root: nn.Module, build: Build) -> tu
     Raises:
         CheckpointError: if a weight holds numbers that cannot be quantised; nothing has been changed then.
     """
-    for name, linear in ready.items():
-        if not (linear.weight.abs() <= _LARGEST_WEIGHT).all():
-            raise CheckpointError(
-                f"linear '{name}' cannot be quantised: its weight holds entries that are not finite, or beyond "
-                f"{_LARGEST_WEIGHT:,.0f}. Nothing was changed; check the checkpoint, or name other parts."
-            )
+    check_weights(ready)
     layers = []
     for name, linear in ready.items():
         module, layer = build(name, linear)
         root.set_submodule(name, module.train(linear.training))
         layers.append(layer)
     return tuple(layers)
+
+
+@torch.no_grad()
+def check_weights(ready: Mapping[str, nn.Linear]) -> None:
+    """Check that every weight can be quantised.
+
+    Raises:
+        CheckpointError: if a weight holds entries that are not finite, or too large for float16.
+    """
+    for name, linear in ready.items():
+        if not (linear.weight.abs() <= _LARGEST_WEIGHT).all():
+            raise CheckpointError(
+                f"linear '{name}' cannot be quantised: its weight holds entries that are not finite, or beyond "
+                f"{_LARGEST_WEIGHT:,.0f}. Nothing was changed; check the checkpoint, or name other parts."
+            )
 
 
 def _reason_to_skip(linear: nn.Linear) -> str | None:
