@@ -8,8 +8,10 @@ full attention matrices that eager attention returns. Sequences are Python lists
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,6 +82,75 @@ def answer(model: VisionLanguageModel, request: Request, reduction: Reduction, s
         if ids[-1] in model.info.eos_token_ids:
             break
     return ids, first
+
+
+def attend(
+    text: Any, layer: Any, hidden: Tensor, places: Tensor, allowed: Tensor, answered: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Return the output [1, T, D] and probabilities [H, T, T] of one layer's attention.
+
+    Args:
+        text: the language model.
+        layer: of transformers, with eager attention; its `self_attn` may have a `kv_quantizer`.
+        hidden: [1, T, D] as it enters the layer.
+        places: [T] or [T, 3] positions.
+        allowed: [T, T] bool, True where a row may look.
+        answered: how many of the last rows belong to the answer.
+    """
+    angles = text.rotary_emb(hidden, places[None] if places.dim() == 1 else places.T[:, None])
+    attention, normed = layer.self_attn, layer.input_layernorm(hidden)
+    if not hasattr(attention, "kv_quantizer"):
+        mask = torch.zeros(allowed.shape, dtype=hidden.dtype).masked_fill(~allowed, -1e30)
+        output, probabilities = attention(normed, attention_mask=mask[None, None], position_embeddings=angles)[:2]
+        return output, probabilities[0]
+    return _attend_packed(attention, normed[0], angles, allowed, answered)
+
+
+def _attend_packed(
+    attention: Any, normed: Tensor, angles: tuple[Tensor, Tensor], allowed: Tensor, answered: int
+) -> tuple[Tensor, Tensor]:
+    quantizer = attention.kv_quantizer
+    exact = 0 if quantizer.in_prefill else len(normed) - answered  # rows that meet what is not rounded
+    queries, keys, values = (
+        projection(normed).unflatten(-1, (-1, attention.head_dim)).transpose(0, 1)
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    queries = _rotated(queries, angles) @ torch.linalg.inv(quantizer.transform).T
+    keys = _rotated(keys, angles) @ quantizer.transform
+    rounded_keys = rounded(keys, quantizer.bits, quantizer.key_clip)
+    rounded_values = rounded(values, quantizer.bits, quantizer.value_clip)
+    shared = len(queries) // len(keys)
+    weights, heads = [], []
+    for head, query in enumerate(queries):
+        own, parts = head // shared, []
+        for rows, met, given in ((slice(exact), keys, values), (slice(exact, None), rounded_keys, rounded_values)):
+            scores = (query[rows] @ met[own].T * attention.scaling).masked_fill(~allowed[rows], -torch.inf)
+            weights.append(scores.softmax(1))
+            parts.append(weights[-1] @ given[own])
+        heads.append(torch.cat(parts))
+    attended = torch.stack(heads, dim=1).flatten(1)
+    return attention.o_proj(attended)[None], torch.cat(weights).view(len(queries), len(normed), -1)
+
+
+def _rotated(heads: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+    first, second = heads.chunk(2, dim=-1)
+    cos, sin = angles
+    return heads * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def rounded(heads: Tensor, bits: int, clip: Any) -> Tensor:
+    """Return [H, T, d] after asymmetric rounding of each token and head, number by number."""
+    found = []
+    for group in heads.flatten(0, 1).tolist():
+        top, bottom = max(0.0, *group) * clip.high, min(0.0, *group) * clip.low
+        exact = (top - bottom) / (2**bits - 1)
+        scale = float(np.float16(exact))
+        if scale < exact:  # rounded up, so that no number needs a code beyond the last
+            scale = float(np.nextafter(np.float16(exact), np.float16(np.inf)))
+        zero = round(-bottom / scale)
+        codes = [min(max(round(number / scale) + zero, 0), 2**bits - 1) for number in group]
+        found.append([(code - zero) * scale for code in codes])
+    return torch.tensor(found, dtype=heads.dtype).view(heads.shape)
 
 
 class Prompt:
@@ -184,25 +255,40 @@ class Prompt:
                 rows, owner, positions = self._reduce(self.chosen[index], rows, owner, positions)
             before = rows
             hidden = torch.stack(rows)[None]
-            output, probabilities = self._attend(layer, hidden, positions, window)
+            gone = self._gone(index + 1, owner)
+            output, probabilities = self._attend(layer, hidden, positions, window, answered=len(answered), gone=gone)
             hidden = hidden + output
             rows = list((hidden + layer.mlp(layer.post_attention_layernorm(hidden)))[0])
         return self.module.lm_head(self.text.norm(rows[-1]))  # type: ignore[no-any-return]
 
-    def _attend(self, layer: Any, hidden: Tensor, positions: list[Any], window: int | None) -> tuple[Tensor, Tensor]:
-        """Return the attention's output [1, T, D] and probabilities [H, T, T]."""
+    def _attend(
+        self,
+        layer: Any,
+        hidden: Tensor,
+        positions: list[Any],
+        window: int | None,
+        *,
+        answered: int = 0,
+        gone: Sequence[int] = (),
+    ) -> tuple[Tensor, Tensor]:
+        """Return the attention's output [1, T, D] and probabilities [H, T, T].
+
+        The last `answered` rows are those of the answer; they do not find the columns `gone` in the cache.
+        """
         allowed = torch.ones(len(positions), len(positions)).tril().bool()
+        allowed[len(positions) - answered :, list(gone)] = False
         places = torch.tensor(positions)
         if window is not None:
             allowed &= places[:, None] - places[None, :] < window
-        mask = torch.zeros(len(positions), len(positions)).masked_fill(~allowed, -1e30)
-        places = places[None] if places.dim() == 1 else places.T[:, None]
-        output, probabilities = layer.self_attn(
-            layer.input_layernorm(hidden),
-            attention_mask=mask[None, None],
-            position_embeddings=self.text.rotary_emb(hidden, places),
-        )[:2]
-        return output, probabilities[0]
+        return attend(self.text, layer, hidden, places, allowed, answered)
+
+    def _gone(self, following: int, owner: list[int | None]) -> list[int]:
+        """Return the columns that leave the cache of a layer because of a selection before the following one."""
+        if following not in self.chosen or not getattr(self.reduction, "prune_cache", False):
+            return []
+        visual = [place for place, image in enumerate(owner) if image is not None]
+        kept = self.chosen[following].keep.tolist()
+        return [place for index, place in enumerate(visual) if index not in kept]
 
     def _signals(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,8 +20,12 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from steadyvlm.models.adapter import VisionLanguageModel
 from steadyvlm.models.llava import Llava
+from steadyvlm.quantization.kv import KeyValueQuantizer
+from steadyvlm.quantization.state import Clip
 
+Adapter = TypeVar("Adapter", bound=VisionLanguageModel)
 SIDE, PATCH = 24, 4
 VISUAL = (SIDE // PATCH) ** 2
 SPECIAL = ("<pad>", "<s>", "</s>", "<image>")
@@ -140,3 +144,26 @@ def make_image(seed: int, width: int = SIDE, height: int = SIDE) -> Image.Image:
     coarse = Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8)).resize((width, height))
     fine = rng.integers(-30, 30, (height, width, 3))
     return Image.fromarray(np.clip(np.asarray(coarse).astype(int) + fine, 0, 255).astype(np.uint8))
+
+
+def with_packed_cache(model: Adapter, *, bits: int = 4, in_prefill: bool = True) -> Adapter:
+    """A copy in float64 whose layers pack keys and values, each with a transform and clips of its own.
+
+    Float64, because a rounding may go the other way when a number differs in its last bit: in another batch, say.
+    """
+    twin: Any = model.copy()
+    twin.module.double()
+    width = model.info.head_dim
+    for index, layer in enumerate(twin.module.model.language_model.layers):
+        generator = torch.Generator().manual_seed(index)
+        noise = torch.randn(width, width, generator=generator, dtype=torch.float64)
+        layer.self_attn.kv_quantizer = KeyValueQuantizer(
+            width,
+            transform=torch.eye(width, dtype=torch.float64) + 0.25 * noise,
+            bits=bits,
+            in_prefill=in_prefill,
+            key_clip=Clip(0.95, 0.9),
+            value_clip=Clip(0.9, 1.0),
+        )
+    packed: Adapter = twin
+    return packed
