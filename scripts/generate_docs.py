@@ -145,7 +145,8 @@ def _settings(method: str) -> str:
 def _setting(name: str, spec: Spec, where: str) -> str:
     schedule = schedule_of(spec)
     if schedule is None:
-        return f"| {name} | `{spec}` | depend on the picture | | | | {where} |"
+        why = "are found by calibration" if spec.name == "quota" else "depend on the picture"
+        return f"| {name} | `{spec}` | {why} | | | | {where} |"
     cost = cost_of_schedule(spec, schedule)
     bill = "not known | " if cost is None else f"{cost[0]:.2f} | {100 * cost[1]:.1f} %"
     runs = [f"{a}: {n}" if a == b else f"{a}–{b}: {n}" for a, b, n in runs_of_layers(schedule.per_layer)]

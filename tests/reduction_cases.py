@@ -40,7 +40,11 @@ def trained_modules(layers: int, width: int) -> str:
 
 def default_options(name: str) -> dict[str, Any]:
     """What a method cannot do without in a decoder of 32 layers."""
-    return {"modules": trained_modules(LAYERS, WIDTH)} if name == "lvpruning" else {}
+    known: dict[str, dict[str, Any]] = {
+        "lvpruning": {"modules": trained_modules(LAYERS, WIDTH)},
+        "quota": {"layers": (2, 3, 4, 5, 6), "keep_ratios": "uniform"},
+    }
+    return known.get(name, {})
 
 
 def tiny_options(name: str) -> dict[str, Any]:
@@ -57,6 +61,7 @@ def tiny_options(name: str) -> dict[str, Any]:
         "prumerge_plus": {"neighbours": 4},
         "divprune": {"keep_ratio": 0.3},
         "lvpruning": {"modules": trained_modules(TINY_LAYERS, TINY_WIDTH), "mode": "fixed"},
+        "quota": {"layers": (2,), "keep_ratios": "uniform"},
     }
     return known.get(name, {})
 
@@ -116,6 +121,10 @@ def make_signals(
         Signal.HIDDEN: (tokens, WIDTH),
         Signal.TEXT_HIDDEN: (TEXTS, WIDTH),
         Signal.ATTENTION_OUTPUT: (tokens, WIDTH),
+        Signal.QUESTION_ATTENTION: (tokens,),
+        Signal.VISUAL_ATTENTION: (tokens,),
+        Signal.HIDDEN_BEFORE: (tokens, WIDTH),
+        Signal.QUANTIZATION_RESIDUAL: (tokens,),
     }
     values: dict[str, Any] = {}
     for signal, shape in shapes.items():

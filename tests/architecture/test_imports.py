@@ -21,7 +21,8 @@ TABLE: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "stability": (frozenset(), SCIENCE),
     "probes": (frozenset(), SCIENCE),
     # safetensors: trained modules are read where they are used
-    "reduction": (frozenset(), frozenset({"torch", "safetensors"})),
+    # of quota, the budgets that a schedule comes down to
+    "reduction": (frozenset({"quota"}), frozenset({"torch", "safetensors"})),
     "quantization": (frozenset(), frozenset({"torch", "bitsandbytes", "triton"})),
     # from calibrated numbers to a schedule: arithmetic and its file format
     "quota": (frozenset(), SCIENCE),

@@ -56,6 +56,17 @@ CASES: dict[str, tuple[list[int], Known, int]] = {
         (576**2 + 30 * 500**2) * D + (9 * 576**3 + 1) // 2 + 30 * ((9 * 500**3 + 1) // 2) + 77 * D,
     ),
     "lofi(merge=False)": ([576] * 32, Known(), 31 * (576**2 * D + (9 * 576**3 + 1) // 2)),
+    "quota(layers=[2, 3], keep_ratios=[0.65, 0.3])": (
+        [576] * 3 + [375] + [173] * 28,
+        Known(raters=20),
+        (20 + 576) * 636 * D + (20 + 375) * 435 * D,
+    ),
+    "quota(layers=[2], keep_ratios=[0.3], apply='own', weights=[1, 0, 0, 0])": (
+        [576] * 2 + [173] * 30,
+        Known(),
+        60 * 636 * D,
+    ),
+    "quota(layers=[2], keep_ratios=[0.3], weights=[0, 1, 0, 0])": ([576] * 3 + [173] * 29, Known(), 0),
     "lvpruning": (
         [576] + [380] * 7 + [201] * 8 + [57] * 16,
         Known(inner=1024, module_layers=(1, 8, 16)),
@@ -108,6 +119,7 @@ def test_budgets_may_be_shares_and_a_stage_that_keeps_all_clusters_nothing() -> 
     ("recipe", "changes"),
     [
         ("trim", {}),  # which text tower?
+        ("quota", {}),  # which layers?
         ("lvpruning", {}),  # how large are the modules?
         ("sparsevlm(version='first')", {}),  # how high was the rank?
         ("divprune", {"grids": ((1, 24, 24), (1, 24, 24))}),  # how many tokens of which picture?

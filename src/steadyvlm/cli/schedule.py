@@ -49,7 +49,7 @@ class Schedule:
 
 
 def schedule_of(spec: Spec) -> Schedule | None:
-    """Return the tokens of every layer, or None where they depend on the picture.
+    """Return the tokens of every layer, or None where they depend on the picture or are found by calibration.
 
     >>> found = schedule_of(Spec.parse("fastv(layer=3, keep_ratio=0.5)"))
     >>> found.per_layer[2:4], found.mean
@@ -57,6 +57,8 @@ def schedule_of(spec: Spec) -> Schedule | None:
     """
     with tempfile.TemporaryDirectory(prefix="steadyvlm-schedule-") as folder:
         reduction = _built(spec, Path(folder))
+        if getattr(reduction, "is_auto", False):
+            return None
         scale = getattr(reduction, "image_scale", 1.0)
         if scale != 1.0:
             from steadyvlm.models.llava import nearest_side
@@ -153,6 +155,10 @@ def _signals(reduction: Reduction, site: Site, tokens: int, kind: str, generator
         Signal.HIDDEN: (tokens, _WIDTH),
         Signal.TEXT_HIDDEN: (TEXT, _WIDTH),
         Signal.ATTENTION_OUTPUT: (tokens, _WIDTH),
+        Signal.QUESTION_ATTENTION: (tokens,),
+        Signal.VISUAL_ATTENTION: (tokens,),
+        Signal.HIDDEN_BEFORE: (tokens, _WIDTH),
+        Signal.QUANTIZATION_RESIDUAL: (tokens,),
     }
     values: dict[str, Any] = {}
     for signal in sorted(reduction.needs):

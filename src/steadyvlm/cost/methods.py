@@ -44,7 +44,7 @@ class Known:
     """What counts and settings do not tell.
 
     Attributes:
-        raters: text tokens that rated, for SparseVLM; all text tokens, an upper bound, when None.
+        raters: text tokens that rated, for SparseVLM, or asked, for QUOTA; all text tokens, an upper bound, when None.
         text_tower: of TRIM.
         inner: E of the modules of LVPruning.
         module_layers: layers the modules stand before.
@@ -220,6 +220,22 @@ def _lvpruning(case: _Case) -> _Bill:
     return tuple(pruning_module(width, inner, visual, case.counts.text) for visual in entering)
 
 
+def _quota(case: _Case) -> _Bill:
+    decoder, bill = case.sizes.decoder, list[Scoring]()
+    inter, _, intra, _ = case.options["weights"]
+    if isinstance(case.options["layers"], str):
+        return None
+    askers = case.counts.text if case.known.raters is None else case.known.raters
+    bound = " (at most: all text asks)" if case.known.raters is None else ""
+    for layer in case.layers:
+        ranked = layer if case.options["apply"] == "next" else layer - 1
+        if inter:
+            bill.append(attention_rows(decoder, askers, case.tokens(ranked), what=f"question rows{bound}"))
+        if intra:
+            bill.append(attention_rows(decoder, case.counts.visual[ranked], case.tokens(ranked), what="visual rows"))
+    return tuple(bill)
+
+
 _BILLS: Mapping[str, Callable[[_Case], _Bill]] = {
     "fastv": _last_row,
     "least_attended": _last_row,
@@ -234,4 +250,5 @@ _BILLS: Mapping[str, Callable[[_Case], _Bill]] = {
     "divprune": _divprune,
     "lofi": _lofi,
     "lvpruning": _lvpruning,
+    "quota": _quota,
 }

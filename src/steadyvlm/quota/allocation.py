@@ -217,7 +217,7 @@ def check_saturation(percentiles: tuple[float, float], floor: float) -> None:
     above = 100 - percentiles[1]
     if not above < 100 * floor:
         raise InvalidOption(
-            f"quota: with percentiles={percentiles} the best {above:g} % of the tokens all score 1, and floor={floor:g} keeps "
-            f"no more than those, so their places would decide. Give a high percentile above "
+            f"quota: with percentiles={percentiles} the best {above:g} % of tokens all score 1, and floor={floor:g} "
+            "keeps no more than those, so their places would decide. Give a high percentile above "
             f"{100 - 100 * floor:g}, for example percentiles=({percentiles[0]:g}, {100 - 20 * floor:g})."
         )

@@ -27,6 +27,7 @@ REDUCTIONS = Registry(
         "downsample": "steadyvlm.reduction.downsample:Downsample",
         "lofi": "steadyvlm.reduction.lofi:LoFi",
         "lvpruning": "steadyvlm.reduction.lvpruning:LVPruning",
+        "quota": "steadyvlm.reduction.quota:Quota",
     },
     group="steadyvlm.reductions",
 )

@@ -129,6 +129,7 @@ class Signals:
         layout: how the image was cut into tiles and patches; encoder sites only.
         images: [N] int64 image number of each visual token; decoder sites only.
         original_tokens: N of the unreduced prompt; decoder sites only (0 elsewhere).
+        image_tokens: the same of each of its images; they sum to `original_tokens`.
     """
 
     num_tokens: int
@@ -137,6 +138,7 @@ class Signals:
     layout: ImageLayout | None = None
     images: Tensor | None = None
     original_tokens: int = 0
+    image_tokens: tuple[int, ...] = ()
     encoder_rows: Tensor | None = None
     cls_attention: Tensor | None = None
     first_cls_attention: Tensor | None = None

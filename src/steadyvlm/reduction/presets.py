@@ -100,7 +100,7 @@ _OUTPUTS = ("sparsevlm", "sparsevlm_plus")
 
 
 def _scaled(name: str, option: str, value: Literal, shape: Shape) -> Literal:
-    if option in _DEPTHS:
+    if option in _DEPTHS and not isinstance(value, str):
         depths = value if isinstance(value, tuple) else (value,)
         after = int(PRESETS[name].spec.name in _OUTPUTS)
         found = tuple(depth - after for depth in _scaled_layers(name, [depth + after for depth in depths], shape))
@@ -170,6 +170,16 @@ def _table() -> dict[str, Preset]:
     ]
     for beta in (2, 4, 6):
         rows.append((f"lofi-{beta}", f"lofi(beta={float(beta)})", "arXiv 2503.06794v2, Table 1"))
+    for percent in (50, 40, 30, 20, 10):
+        rows.append((f"quota-{percent}", f"quota(floor={percent / 100})", "arXiv 2604.17320, Table 2"))
+    rows.append(("quota-5", "quota(floor=0.05, percentiles=(5, 99))", "arXiv 2604.17320, Table 2"))
+    rows += [
+        (
+            "quota-uniform-30",
+            "quota(keep_ratios='uniform', weights=(0.5625, 0.3125, 0.125, 0.0))",
+            "arXiv 2604.17320, Table 3: the stage-wise baselines' schedule and three metrics, as read here",
+        )
+    ]
     for percent in (90, 85):
         rows.append((f"lofi-fixed-{percent}", f"lofi(keep_ratio={percent / 100})", "arXiv 2503.06794v2, Table 3"))
     return {name: Preset(name, Spec.parse(spec), source) for name, spec, source in rows}
