@@ -7,8 +7,8 @@
 
 `rint` rounds half to even; `high` and `low` are the shares of the extremes that stay representable (1 clips nothing).
 Activations are rounded per token with float32 scales, weights per output row, keys and values per token and head.
-Everything is computed in float32 and divided by the scale, never multiplied by its reciprocal, so that another
-implementation can reproduce every code. A row of zeros has scale 1; a row that holds an infinity or NaN has scale NaN,
+Everything is computed in float32 (float64 for float64 input) and divided by the scale, never multiplied by its
+reciprocal, so that another implementation can reproduce every code. A row of zeros has scale 1; a row that holds an infinity or NaN has scale NaN,
 and whatever is computed from it is NaN: bad numbers stay visible, and in their row.
 
 Each quantiser also exists as `fake_*`: the dequantised numbers, bit for bit, with gradients. Rounding passes gradients
@@ -76,7 +76,7 @@ def quantize_rows(x: Tensor, bits: int, clip: Clip = UNCLIPPED) -> tuple[Tensor,
     """
     with torch.no_grad():
         codes, scale = _symmetric(x, bits, clip.high, clip.low, torch.float32)
-    return codes.to(torch.int8), scale
+    return codes.to(torch.int8), scale.to(torch.float32)
 
 
 def quantize_weight(
@@ -154,7 +154,7 @@ def fake_weight(
 ) -> Tensor:
     """Return `quantize_weight` and back, with gradients to the weight and the shares.
 
-    Nothing is checked here: an entry that is not finite turns its row to NaN.
+    Nothing is checked here: an entry that is not finite, or too large for a scale, turns its row to NaN.
     """
     codes, scale = _symmetric(weight, bits, high, low, scale_dtype)
     return (codes * scale).to(weight.dtype)
