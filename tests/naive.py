@@ -167,7 +167,7 @@ class Prompt:
         self.rows: list[Tensor] = []
         self.owner: list[int | None] = []
         self.positions: list[Any] = []
-        self.originals = 0
+        self.originals: list[int] = []
         self._assemble()
         self.raters = self._raters()
 
@@ -191,7 +191,7 @@ class Prompt:
             self.positions += [full[start + numbers.index(number)] if number in numbers else None for number in kept]
             start += len(numbers)
             image += 1
-            self.originals += len(numbers)
+            self.originals.append(len(numbers))
         self.next = max(max(place) if isinstance(place, list) else place for place in full) + 1
         if self.model.info.position_axes == 1:
             self.positions = list(range(len(self.rows)))
@@ -325,7 +325,8 @@ class Prompt:
             len(where),
             seed=self.request.seed,
             images=torch.tensor([owner[place] for place in where]),
-            original_tokens=self.originals,
+            original_tokens=sum(self.originals),
+            image_tokens=tuple(self.originals),
             **values,
         )
 

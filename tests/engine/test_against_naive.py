@@ -142,6 +142,8 @@ METHODS: dict[str, Reduction] = {
     "sparsevlm_plus": REDUCTIONS.create("sparsevlm_plus(layers=(0, 2), keep=(20, 8), heads=2)"),
     "vtw": REDUCTIONS.create("vtw(layer=2)"),
     "vtw-reindexed": REDUCTIONS.create("vtw(layer=2, reindex=True)"),
+    "quota": REDUCTIONS.create("quota(layers=[2], keep_ratios='uniform')"),
+    "quota-own": REDUCTIONS.create("quota(layers=[2, 3], keep_ratios='uniform', apply='own', scope='image')"),
 }
 BACKBONES: dict[str, dict[str, Any]] = {
     "llama": {"text": "llama"},

@@ -1,4 +1,4 @@
-"""PyramidDrop, SparseVLM and VTW inside real decoders: counts per layer, records, positions, and batches of eight."""
+"""PyramidDrop, SparseVLM, VTW and QUOTA inside real decoders: counts per layer, records, positions, and batches of eight."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ METHODS: dict[str, dict[int, int]] = {
     "sparsevlm_plus(layers=[0, 2, 5], keep=[20, 10, 3])": {0: 36, 1: 20, 3: 10, 6: 3},
     "vtw(layer=3)": {0: 36, 3: 0},
     "vtw(layer=3, reindex=True)": {0: 36, 3: 0},
+    "quota(layers=[2, 3, 4], keep_ratios='uniform')": {0: 36, 3: 28, 4: 20, 5: 11},
+    "quota(layers=[2, 3], keep_ratios=[1.0, 0.5], apply='own')": {0: 36, 2: 36, 3: 18},
 }
 FIRST = "sparsevlm(version='first', layers=[0, 2, 5], scale=3, bias=1)"
 SHALLOW = (  # for the four layers of the other families
@@ -38,6 +40,8 @@ SHALLOW = (  # for the four layers of the other families
     "sparsevlm_plus(layers=[0, 2], keep=[0.5, 0.2])",
     "vtw(layer=2)",
     "vtw(layer=2, reindex=True)",
+    "quota(layers=[2], keep_ratios='uniform', scope='image')",
+    "quota(layers=[2, 3], keep_ratios='uniform', apply='own', v_source='input', intra_causal_correction=True)",
 )
 
 

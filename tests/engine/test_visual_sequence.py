@@ -34,7 +34,7 @@ def two_prompts(*, axes: int = 1) -> VisualSequence:
         lengths=[5, 3],
         next_positions=[5, 3],
         slots=[slots_of(1, [0, 0, 0], [0, 1, 2], [0, 0, 0]), slots_of(2, [0, 1], [4, 7], [0, 2])],
-        originals=[3, 2],
+        originals=[(3,), (2,)],
     )
 
 

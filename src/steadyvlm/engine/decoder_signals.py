@@ -110,7 +110,8 @@ class DecoderSignals:
                     num_tokens=len(slots),
                     seed=seed,
                     images=slots.image,
-                    original_tokens=sequence.originals[row],
+                    original_tokens=sum(sequence.originals[row]),
+                    image_tokens=sequence.originals[row],
                     **values,
                 )
             )

@@ -119,7 +119,7 @@ def assemble(model: VisionLanguageModel, ready: Sequence[Prepared]) -> VisualSeq
         lengths=lengths,
         next_positions=[item.next_position for item in ready],
         slots=[item.slots for item in ready],
-        originals=[item.visual_tokens for item in ready],
+        originals=[tuple(layout.visual_tokens for layout in item.layouts) for item in ready],
     )
 
 

@@ -30,7 +30,7 @@ class VisualSequence:
         lengths: tokens of each sequence.
         next_positions: position of the first answer token of each sequence.
         slots: provenance of each sequence's visual tokens.
-        originals: visual tokens of each unreduced prompt.
+        originals: visual tokens of each image of each unreduced prompt.
         raters: [B, T] bool, True at the question's tokens that rate the visual ones; None unless asked for.
         origin: [B, T] int64 column of each column before the last selection; None before the first.
     """
@@ -42,7 +42,7 @@ class VisualSequence:
     lengths: list[int]
     next_positions: list[int]
     slots: list[Slots]
-    originals: list[int]
+    originals: list[tuple[int, ...]]
     raters: Tensor | None = None
     origin: Tensor | None = None
     _owners: Tensor = field(init=False)
