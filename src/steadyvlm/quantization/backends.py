@@ -11,8 +11,9 @@ every back-end but "fake", so these agree bit for bit:
   has them) and CUDA.
 - "triton": a fused CUDA kernel for weights of up to 4 bits (`triton_kernels`).
 
-"fake" is the textbook simulation: dequantised activations times dequantised weights, in a dtype wider than the input's
-so that its own rounding does not show in the result. "auto" is "triton" where it can run, "int8" elsewhere.
+"fake" is the textbook simulation: dequantised activations times dequantised weights. It multiplies in float64, where
+not even a sum that cancels to zero is off, so that what it differs by is the rounding of the others' float32 steps: at
+most one unit in the last place of all but a few entries. "auto" is "triton" where it can run, "int8" elsewhere.
 
 Weights stay packed; they are unpacked per call, a tile of output rows at a time, so that a product never needs more
 than a tile of extra memory and a tile is still in the cache when it is multiplied. For "int8" nibbles are not put back
@@ -96,12 +97,11 @@ def triton_installed() -> bool:
 
 
 def _fake(x: Tensor, weight: LowBitWeight, rounding: Rounding, bias: Tensor | None) -> Tensor:
-    wide = torch.float64 if x.dtype in (torch.float32, torch.float64) else torch.float32
     codes, scale = quantize_rows(x, rounding.bits, rounding.clip)
-    rows = codes.to(wide) * scale
+    rows = codes.to(torch.float64) * scale
     outputs = torch.empty(x.shape[0], weight.packed.shape[0], dtype=torch.float32, device=x.device)
     for tile in weight.tiles():
-        outputs[:, tile] = rows @ weight.dequantized(tile, wide).t()
+        outputs[:, tile] = rows @ weight.dequantized(tile, torch.float64).t()
     return _finished(outputs, bias, x.dtype)
 
 

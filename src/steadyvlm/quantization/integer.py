@@ -8,8 +8,8 @@
 `rint` rounds half to even; `high` and `low` are the shares of the extremes that stay representable (1 clips nothing).
 Activations are rounded per token with float32 scales, weights per output row, keys and values per token and head.
 Everything is computed in float32 (float64 for float64 input) and divided by the scale, never multiplied by its
-reciprocal, so that another implementation can reproduce every code. A row of zeros has scale 1; a row that holds an infinity or NaN has scale NaN,
-and whatever is computed from it is NaN: bad numbers stay visible, and in their row.
+reciprocal, so that another implementation can reproduce every code. A row of zeros has scale 1. A row that holds an
+infinity or NaN has scale NaN, and whatever is computed from it is NaN: bad numbers stay visible, and in their row.
 
 Each quantiser also exists as `fake_*`: the dequantised numbers, bit for bit, with gradients. Rounding passes gradients
 straight through; clipping and scales are differentiated as they are, so the shares can be learned.
