@@ -13,13 +13,12 @@ Letters: B batch, H_kv key and value heads, S columns, d head width.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from steadyvlm.quantization.kv import KeyValueQuantizer, PackedRows
+from steadyvlm.quantization.kv import KeyValueQuantizer, PackedRows
 
 _BLOCK = 16
 
@@ -116,8 +115,7 @@ class PackedCache:
 
 
 def _bytes_of_token(rows: PackedRows) -> int:
-    batch, _, columns, _ = rows.codes.shape
-    return rows.nbytes // (batch * columns)
+    return rows.nbytes // (rows.codes.shape[0] * rows.tokens)
 
 
 def _grown(stored: Tensor) -> Tensor:

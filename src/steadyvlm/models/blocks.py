@@ -13,7 +13,7 @@ Differs: attention itself is left to the engine.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,8 @@ from transformers.activations import QuickGELUActivation
 
 from steadyvlm.errors import Unsupported
 from steadyvlm.models.adapter import Rotary
+from steadyvlm.quantization.kv import KeyValueQuantizer
 from steadyvlm.quantization.transforms import TransformedNorm
-
-if TYPE_CHECKING:
-    from steadyvlm.quantization.kv import KeyValueQuantizer
 
 
 @dataclass(frozen=True, slots=True)
