@@ -19,6 +19,7 @@ def test_the_bytes_are_those_of_the_grid_and_come_back(width: int) -> None:
     assert packed.dtype == torch.uint8
     assert torch.equal(packed, grid.pack(signed, 4))
     assert torch.equal(unpack4(packed, width), signed)
+    assert torch.equal(pack4(signed.to(torch.int16)), packed)
     unsigned = codes(5, width, low=0, high=16).to(torch.uint8)
     assert torch.equal(unpack4(pack4(unsigned), width, signed=False), unsigned)
 

@@ -12,8 +12,9 @@ every back-end but "fake", so these agree bit for bit:
 - "triton": a fused CUDA kernel for weights of up to 4 bits (`triton_kernels`).
 
 "fake" is the textbook simulation: dequantised activations times dequantised weights. It multiplies in float64, where
-not even a sum that cancels to zero is off, so that what it differs by is the rounding of the others' float32 steps: at
-most one unit in the last place of all but a few entries. "auto" is "triton" where it can run, "int8" elsewhere.
+even sums that cancel keep their digits, so that what it differs by is the rounding of the others' float32 steps: one
+unit in the last place at most, but for a few entries in a thousand of a float32 result. "auto" is "triton" where it can
+run, "int8" elsewhere.
 
 Weights stay packed; they are unpacked per call, a tile of output rows at a time, so that a product never needs more
 than a tile of extra memory and a tile is still in the cache when it is multiplied. For "int8" nibbles are not put back

@@ -25,7 +25,7 @@ def pack4(codes: Tensor) -> Tensor:
     has to be kept beside the bytes.
 
     Args:
-        codes: [..., I] int8 within -8..7 or uint8 within 0..15.
+        codes: [..., I] integers within -8..7, or within 0..15.
 
     Returns:
         [..., ceil(I / 2)] uint8.
@@ -35,7 +35,7 @@ def pack4(codes: Tensor) -> Tensor:
     """
     if codes.shape[-1] % 2:
         codes = torch.nn.functional.pad(codes, (0, 1))
-    nibbles = codes.view(torch.uint8)
+    nibbles = codes.to(torch.uint8)  # wraps negative codes around
     return (nibbles[..., 0::2] & 15) | (nibbles[..., 1::2] << 4)
 
 
