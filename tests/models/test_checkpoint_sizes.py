@@ -13,6 +13,12 @@ from steadyvlm.models.checkpoint_sizes import inventory_of
 from tiny import make_config
 from tiny_families import next_config, qwen_config
 
+
+def tied(config: Any) -> Any:
+    config.tie_word_embeddings = True
+    return config
+
+
 CONFIGS = {
     "llava": make_config(),
     "mistral": make_config("mistral"),
@@ -21,7 +27,7 @@ CONFIGS = {
     "llava_next qwen2": next_config("qwen2"),
     "qwen2_vl": qwen_config("2"),
     "qwen2_5_vl": qwen_config("2.5"),
-    "tied": qwen_config("2.5", text={"tie_word_embeddings": True}),
+    "tied": tied(qwen_config("2.5")),
 }
 
 
@@ -32,6 +38,7 @@ def test_every_parameter_is_counted(name: str) -> None:
         module = AutoModelForImageTextToText.from_config(config)
     module.tie_weights()
     found = inventory_of(module.config)
+    assert (found.head is None) == (name == "tied")
     assert found.parameters == sum(weight.numel() for weight in module.parameters())
     linears = {
         path: weight.numel()

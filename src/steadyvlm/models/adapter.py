@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -257,6 +258,9 @@ class VisionLanguageModel(Protocol):
 
     def copy(self) -> VisionLanguageModel:
         """Return a model with its own weights, so that changing them leaves this one alone."""
+
+    def write_settings(self, out: Path) -> dict[str, Any]:
+        """Write all files of a checkpoint but weights and config.json into `out`; return what belongs into that."""
 
     def weights_sha256(self) -> str:
         """Return a hash of what was loaded: weights, configuration, tokenizer, image processor."""

@@ -24,6 +24,7 @@ from steadyvlm.models.families import FAMILIES
 from steadyvlm.models.fingerprint import folder_sha256, library_versions, module_sha256
 from steadyvlm.models.placement import device_name
 from steadyvlm.models.prompt import PromptFormat
+from steadyvlm.models.settings_files import write_settings
 from steadyvlm.models.sliding import sliding_window
 from steadyvlm.models.structure import decoder_block
 from steadyvlm.quantization.structure import Block
@@ -72,6 +73,7 @@ class HuggingFaceModel(ABC):
         self._tokenizer = tokenizer
         self._image_processor = image_processor
         self._folder = folder
+        self._template = template
         self._prompts = PromptFormat(tokenizer, module.config.image_token_id, template=template)
         self._info = self._describe(name)
         self.token_text = functools.lru_cache(maxsize=4096)(self._token_text)
@@ -199,6 +201,17 @@ class HuggingFaceModel(ABC):
         twin = copy.copy(self)
         twin._module = copy.deepcopy(self._module)
         return twin
+
+    def write_settings(self, out: Path) -> dict[str, Any]:
+        """Write tokenizer, chat template and image processor into `out`; return what belongs into config.json."""
+        return write_settings(
+            out,
+            folder=self._folder,
+            module=self._module,
+            tokenizer=self._tokenizer,
+            image_processor=self._image_processor,
+            template=self._template,
+        )
 
     def weights_sha256(self) -> str:
         """Return the hash of the folder it came from, or of the tensors of a model built in memory.

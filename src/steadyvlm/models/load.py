@@ -1,8 +1,8 @@
 """From a registered name, a folder or a hub id to a model that can be driven.
 
 Only safetensors are read, no code from a checkpoint is ever run, and everything that can be refused from the
-configuration is refused before weights are touched. Checkpoints that are already quantised load through transformers
-with the backend they name.
+configuration is refused before weights are touched. Packed low-bit checkpoints of this package are read by
+`low_bit_files`; others that are already quantised load through transformers with the backend they name.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import importlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from steadyvlm.errors import CheckpointError, MissingDependency, Unsupported
-from steadyvlm.models import MODELS, llava_original
+from steadyvlm.models import MODELS, compressed_tensors, llava_original, low_bit_files
 from steadyvlm.models.adapter import VisionLanguageModel
 from steadyvlm.models.families import FAMILIES, Family
 from steadyvlm.models.placement import resolve_device, resolve_dtype
@@ -63,8 +64,9 @@ def load(source: str | Path, *, device: str = "auto", dtype: str = "auto") -> Vi
     config = _read_config(folder)
     adapter.check_config(config)
     _refuse_pickles(folder)
+    read = low_bit_files.read_module if low_bit_files.is_packed(folder) else _load_weights
     loaded: VisionLanguageModel = adapter(
-        _load_weights(folder, family.architecture, config, place, precision),
+        read(folder, family.architecture, config, place, precision),
         _load_tokenizer(folder),
         load_image_processor(folder, family),
         name=str(source),
@@ -146,9 +148,10 @@ def _load_weights(folder: Path, architecture: str, config: Any, device: torch.de
     from safetensors import SafetensorError
 
     quantised = getattr(config, "quantization_config", None)
+    method = _quantisation_method(quantised)
     options: dict[str, Any] = {"device_map": {"": device}} if quantised else {}
     try:
-        with _quiet():
+        with _quiet(), compressed_tensors.without_bars() if method == compressed_tensors.METHOD else nullcontext():
             module, report = getattr(transformers, architecture).from_pretrained(
                 str(folder),
                 config=config,
@@ -160,7 +163,6 @@ def _load_weights(folder: Path, architecture: str, config: Any, device: torch.de
                 **options,
             )
     except ImportError as error:
-        method = _quantisation_method(quantised)
         raise MissingDependency(
             f"'{folder}' is quantised with {method} and its backend is missing: {str(error).strip()} "
             f"Install it with: pip install {_BACKENDS.get(method, method)}."
@@ -170,6 +172,8 @@ def _load_weights(folder: Path, architecture: str, config: Any, device: torch.de
     _refuse_missing(folder, report)
     if not quantised:
         return module.to(device)
+    if method == compressed_tensors.METHOD:
+        compressed_tensors.settle(module)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns in every linear of every batch of casts
     return module
 
