@@ -55,6 +55,30 @@ class SkippedLayer:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockError:
+    """What quantising one block costs on the calibration examples, by three methods at equal bits.
+
+    Errors are mean squared differences between the outputs of the full-precision and the quantised block, both given
+    the full-precision input; padding is left out.
+
+    Attributes:
+        block: path of the block.
+        part: "language", "connector" or "vision".
+        power: mean square of the full-precision output.
+        rounded: error of round-to-nearest.
+        rotated: error of Hadamard rotation.
+        learned: error of what was learned, as it was put into the model.
+    """
+
+    block: str
+    part: str
+    power: float
+    rounded: float
+    rotated: float
+    learned: float
+
+
+@dataclass(frozen=True, slots=True)
 class QuantizationReport:
     """What a quantiser did to a model. Biases are never quantised and not counted in any size.
 
@@ -65,6 +89,7 @@ class QuantizationReport:
         simulated: True when weights are rounded to the grid but held in the compute dtype: the answers are those of
             the packed format, memory and speed are not.
         notes: what a reader of the results should know.
+        block_errors: what each block loses on the calibration examples, for quantisers that learn from them.
     """
 
     quantizer: str
@@ -72,6 +97,7 @@ class QuantizationReport:
     skipped: tuple[SkippedLayer, ...] = ()
     simulated: bool = False
     notes: tuple[str, ...] = ()
+    block_errors: tuple[BlockError, ...] = ()
 
     @property
     def original_bytes(self) -> int:
