@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from steadyvlm.errors import MissingDependency
+from steadyvlm.models.compressed_tensors import without_bars
 
 _SILENT = "LLM_COMPRESSOR_LOG_DISABLED"
 _LEVEL = "METRIC"
-_WITH_BARS = ("llmcompressor.modifiers.transform.awq.base", "compressed_tensors.quantization.lifecycle.apply")
+_WITH_BARS = "llmcompressor.modifiers.transform.awq.base"
 _LOGGERS = ("llmcompressor", "compressed_tensors")
 
 
@@ -37,25 +38,13 @@ def quiet_session(method: str) -> Iterator[Any]:
         for name in _LOGGERS:
             logger.disable(name)
         _know_level(logger)
-        with contextlib.ExitStack() as stack:
-            for module in modules["bars"]:
-                stack.enter_context(_without_bars(module))
-            try:
-                yield stack.enter_context(modules["core"].create_session())
-            finally:
-                if os.environ.get(_SILENT, "").lower() != "true":
-                    for name in _LOGGERS:
-                        logger.enable(name)
-
-
-@contextlib.contextmanager
-def _without_bars(module: Any) -> Iterator[None]:
-    bar = module.tqdm
-    module.tqdm = lambda *args, **options: bar(*args, **{**options, "disable": True})
-    try:
-        yield
-    finally:
-        module.tqdm = bar
+        try:
+            with without_bars(_WITH_BARS), modules["core"].create_session() as session:
+                yield session
+        finally:
+            if os.environ.get(_SILENT, "").lower() != "true":
+                for name in _LOGGERS:
+                    logger.enable(name)
 
 
 def _know_level(logger: Any) -> None:
@@ -72,7 +61,6 @@ def _import(method: str) -> dict[str, Any]:
     try:
         return {
             "core": importlib.import_module("llmcompressor.core"),
-            "bars": [importlib.import_module(name) for name in _WITH_BARS],
             "loguru": importlib.import_module("loguru"),
         }
     except ImportError as error:
