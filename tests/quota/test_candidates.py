@@ -58,6 +58,7 @@ def test_profiles_that_do_not_fit_are_refused() -> None:
 def test_published_ranges_pass_their_own_check() -> None:
     for name, layers in PUBLISHED.items():
         assert check_layers(layers, 32 if name.startswith("llava") else 28) == layers
+        assert check_layers(name) == parse_layers(name) == layers
     assert by_depth(32) == PUBLISHED["llava-1.5"]
     assert by_depth(32, max_layers=3) == (2, 3, 4)
 

@@ -111,7 +111,7 @@ def check_layers(layers: object, num_layers: int | None = None, *, apply: str = 
     """Return candidate layers as a tuple if they are contiguous, ascending, and spare the first two.
 
     Args:
-        layers: a list of whole numbers.
+        layers: a list of whole numbers, or a name of `PUBLISHED`.
         num_layers: of the decoder, when it is known.
         apply: "next" drops behind a layer, so the last one cannot be a candidate.
 
@@ -121,7 +121,7 @@ def check_layers(layers: object, num_layers: int | None = None, *, apply: str = 
     >>> check_layers([2, 3, 4], 12)
     (2, 3, 4)
     """
-    listed = tuple(layers) if isinstance(layers, (tuple, list)) else ()
+    listed = tuple(layers) if isinstance(layers, (tuple, list)) else PUBLISHED.get(str(layers), ())
     whole = [layer for layer in listed if isinstance(layer, int) and not isinstance(layer, bool)]
     if not whole or len(whole) != len(listed) or whole != list(range(whole[0], whole[0] + len(whole))):
         raise InvalidOption(
@@ -145,7 +145,7 @@ def check_layers(layers: object, num_layers: int | None = None, *, apply: str = 
 
 
 def parse_layers(text: str) -> tuple[int, ...]:
-    """Read "2-6" or "2,3,4" as candidate layers.
+    """Read "2-6", "2,3,4" or a name of `PUBLISHED` as candidate layers.
 
     Raises:
         InvalidOption: for anything else.
@@ -153,11 +153,13 @@ def parse_layers(text: str) -> tuple[int, ...]:
     >>> parse_layers("2-6")
     (2, 3, 4, 5, 6)
     """
+    if text in PUBLISHED:
+        return PUBLISHED[text]
     try:
         first, dash, last = text.partition("-")
         found = list(range(int(first), int(last) + 1)) if dash else [int(part) for part in text.split(",")]
     except ValueError:
-        raise InvalidOption(f"quota: layers '{text}' cannot be read. Write a range such as 2-6, or auto.") from None
+        raise InvalidOption(f"quota: layers '{text}' cannot be read. Write a range such as 2-6.") from None
     return check_layers(found)
 
 

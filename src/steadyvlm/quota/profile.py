@@ -108,19 +108,19 @@ def redundancy(rows: Array, *, seed: int = 0) -> float:
     """Return the median cosine similarity of pairs of rows; 1 for a single row.
 
     Args:
-        rows: [N, D] visual tokens.
+        rows: [N, D] visual tokens, float32 or float64; the products are made in the same.
         seed: draws the pairs when there are too many.
 
     >>> redundancy(np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]]))
     0.0
     """
-    states = np.asarray(rows, dtype=np.float64)
+    states = np.asarray(rows)
     if not np.isfinite(states).all():
         raise RunError("hidden states of visual tokens are not finite. Load the model with dtype='float32'.")
     tokens = states.shape[0]
     if tokens < 2:
         return 1.0
-    unit = states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12)
+    unit = states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), np.finfo(states.dtype).tiny)
     if tokens <= ALL_PAIRS:
         cosines = (unit @ unit.T)[np.triu_indices(tokens, k=1)]
     else:

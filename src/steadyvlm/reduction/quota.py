@@ -57,7 +57,8 @@ class Quota:
     """Keep, behind each candidate layer, the visual tokens with the best composite score.
 
     Attributes:
-        layers: candidate layers, neighbours in ascending order, from 2 on; "auto" chooses them by calibration.
+        layers: candidate layers, neighbours in ascending order, from 2 on; "auto" chooses them by calibration; the
+            ranges of the paper's models are "llava-1.5", "qwen2.5-vl" and, read literally, "qwen2.5-vl-literal".
         keep_ratios: share of the original visual tokens left behind each, not growing; "auto" takes them from the
             sensitivities that calibration measures, "uniform" drops the same number behind each.
         floor: share that is left in the end, above 0; with named ratios it is the last of them.
