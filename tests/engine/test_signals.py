@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
 
 import naive
 from steadyvlm.engine import Request, generate
-from steadyvlm.engine.signals import check_reduction, decoder_sites
+from steadyvlm.engine.signals import check_deployed, check_reduction, decoder_sites
 from steadyvlm.errors import InvalidOption, RunError, Unsupported
 from steadyvlm.models.adapter import IMAGE_SLOT, EncodedImage
 from steadyvlm.models.llava import Llava
+from steadyvlm.quantization.rtn_w4a4 import RTNW4A4
 from steadyvlm.records import Failure
 from steadyvlm.reduction import REDUCTIONS
 from steadyvlm.reduction.base import Selection, Signal, Signals, Site
 from steadyvlm.seeding import stable_seed
-from tiny import VISUAL, make_image, make_image_processor, make_module, make_tokenizer, tiny_llava
+from tiny import (
+    VISUAL,
+    make_image,
+    make_image_processor,
+    make_module,
+    make_tokenizer,
+    tiny_llava,
+    with_packed_cache,
+)
+from tiny_families import tiny_family
 
 
 @dataclass(frozen=True)
@@ -115,9 +126,15 @@ class Rater(Spy):
         return torch.tensor(self.chosen, dtype=torch.int64)
 
 
-@pytest.mark.parametrize("options", [{"text": "llama"}, {"text": "mistral", "sliding_window": 25}])
-def test_decoder_signals_equal_those_of_the_slow_engine(options: dict[str, object]) -> None:
-    model = tiny_llava(**options)  # type: ignore[arg-type]  # keyword options of two kinds
+def model_of(name: str) -> Any:
+    if name.startswith("packed"):
+        return with_packed_cache(tiny_llava(), in_prefill=name == "packed")
+    return tiny_llava() if name == "llama" else tiny_llava(text="mistral", sliding_window=25)
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral-window", "packed", "packed-not-in-prefill"])
+def test_decoder_signals_equal_those_of_the_slow_engine(name: str) -> None:
+    model = model_of(name)
     requests = [
         Request((make_image(0),), "what colour?", 5),
         Request((make_image(1), make_image(2)), "is the star red?", 6),
@@ -130,12 +147,92 @@ def test_decoder_signals_equal_those_of_the_slow_engine(options: dict[str, objec
             prompt = naive.Prompt(naive.eager(model.module), model, request, own)
             prompt.forward([])
         for signal in DECODER:
-            torch.testing.assert_close(seen.require(signal), prompt.seen[2].require(signal), rtol=1e-4, atol=1e-5)
+            expected = prompt.seen[2].require(signal).float()
+            torch.testing.assert_close(seen.require(signal), expected, rtol=1e-4, atol=1e-5)
         assert seen.images is not None
         assert seen.images.tolist() == [index for index in range(len(request.images)) for _ in range(VISUAL)]
         assert seen.original_tokens == seen.num_tokens == len(request.images) * VISUAL
         for one, other in zip(given, own.given[0], strict=True):
-            torch.testing.assert_close(one, other)
+            torch.testing.assert_close(one, other.float())
+
+
+def test_several_sites_each_see_the_layer_before_them() -> None:
+    """The tokens that entered that layer, of ragged prompts with two, one and no pictures."""
+
+    @dataclass(frozen=True)
+    class Thinning(Spy):
+        def sites(self, num_layers: int) -> tuple[Site, ...]:
+            return (Site(1), Site(2), Site(3))
+
+        def select(self, signals: Signals, site: Site) -> Selection:
+            self.seen.append(signals)
+            return Selection(torch.arange(0, signals.num_tokens, 2))
+
+    needs = frozenset({Signal.QUESTION_ATTENTION, Signal.VISUAL_ATTENTION, Signal.HIDDEN_BEFORE})
+    model, spy = tiny_llava(), Thinning(Site(1), needs)
+    requests = [
+        Request((make_image(1), make_image(2)), "is the star red?", 6),
+        Request((make_image(0),), "what?", 5),
+        Request((), "how?", 4),
+    ]
+    generate(model, requests, spy, max_new_tokens=1)
+    assert [seen.num_tokens for seen in spy.seen] == [72, 36, 36, 18, 18, 9]
+    for row, request in enumerate(requests[:2]):
+        with torch.no_grad():
+            prompt = naive.Prompt(naive.eager(model.module), model, request, Thinning(Site(1), needs))
+            prompt.forward([])
+        for site, seen in zip((1, 2, 3), spy.seen[row::2], strict=True):
+            for signal in needs:
+                expected = prompt.seen[site].require(signal)
+                torch.testing.assert_close(seen.require(signal), expected, rtol=1e-4, atol=1e-5)
+
+
+def rows_lost(rows: torch.Tensor) -> list[float]:
+    """Norm of what symmetric four-bit rounding of each row loses, number by number."""
+    lost = []
+    for row in rows.double().tolist():
+        scale = max(abs(number) for number in row) / 7
+        lost.append(sum((number - scale * round(number / scale)) ** 2 for number in row) ** 0.5)
+    return lost
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+def test_the_residual_is_what_the_next_layers_quantiser_loses(family: str) -> None:
+    source: Any = tiny_llava() if family == "llava" else tiny_family(family)
+    model = source.copy()
+    RTNW4A4().quantize_blocks(model.blocks(("language",)), model.module)
+    spy = Spy(Site(2), frozenset({Signal.QUANTIZATION_RESIDUAL, Signal.HIDDEN}))
+    requests = [Request((make_image(0),), "what?", 5), Request((), "how?", 6), Request((make_image(1),), "how?", 7)]
+    generate(model, requests, spy, max_new_tokens=1)
+    norm = source.module.model.language_model.layers[2].input_layernorm
+    assert len(spy.seen) == 2
+    for seen in spy.seen:
+        residual = seen.require(Signal.QUANTIZATION_RESIDUAL)
+        assert residual.dtype == torch.float32
+        with torch.no_grad():
+            expected = rows_lost(norm(seen.require(Signal.HIDDEN)))
+        assert residual.tolist() == pytest.approx(expected, rel=1e-3)
+    alone = Spy(Site(2), frozenset({Signal.QUANTIZATION_RESIDUAL}))
+    generate(model, requests[1:2], alone, max_new_tokens=1)
+    assert alone.seen == [], "a batch without pictures asks nothing"
+
+
+def test_a_residual_of_a_model_that_is_not_quantised_is_refused_before_anything_is_read() -> None:
+    spy = Spy(Site(2), frozenset({Signal.QUANTIZATION_RESIDUAL}))
+    check_reduction(spy, tiny_llava())  # a quantiser may still come
+    with pytest.raises(Unsupported, match="reads its input as it is"):
+        generate(tiny_llava(), [Request((), " ", 1)], spy, max_new_tokens=1)
+    partly = tiny_llava().copy()
+    RTNW4A4().quantize_blocks(partly.blocks(("language",))[:2], partly.module)
+    with pytest.raises(Unsupported):
+        check_deployed(spy, partly)
+    check_deployed(Spy(Site(1), spy.needs), partly)
+
+
+@pytest.mark.parametrize("signal", [Signal.QUESTION_ATTENTION, Signal.VISUAL_ATTENTION, Signal.HIDDEN_BEFORE])
+def test_what_the_layer_before_did_does_not_exist_before_layer_0(signal: Signal) -> None:
+    with pytest.raises(Unsupported, match="layer=1 or higher"):
+        check_reduction(Spy(Site(0), frozenset({signal})), tiny_llava())
 
 
 @pytest.mark.parametrize("signal", sorted(DECODER))

@@ -111,6 +111,27 @@ def test_unmerged_slots_are_copied_bit_by_bit() -> None:
     assert reduced.hidden[0, :, 0].tolist() == [sequence.hidden[0, 0, 0], float("inf")] + [sequence.hidden[0, 0, 0]] * 2
 
 
+def test_a_reduced_sequence_knows_where_its_tokens_stood() -> None:
+    before = two_prompts()
+    assert before.origin is None
+    reduced = before.reduce([pick(0, 2), pick(1)], compact=False)
+    assert reduced.origin is not None
+    assert [row[:length] for row, length in zip(reduced.origin.tolist(), reduced.lengths, strict=True)] == [
+        [0, 1, 3, 4],
+        [1, 2],
+    ]
+    again = reduced.reduce([pick(1), pick()], compact=False)
+    assert again.origin is not None
+    assert again.origin[0].tolist() == [0, 2, 3], "counted in the sequence just before"
+
+
+def test_the_question_asks_and_without_text_the_last_token() -> None:
+    sequence = two_prompts()
+    assert torch.equal(sequence.askers(), sequence.question)
+    sequence.question = torch.tensor([[0, 0, 0, 0, 1], [0, 0, 0, 0, 0]]).bool()
+    assert sequence.askers().tolist() == [[False] * 4 + [True], [False, False, True, False, False]]
+
+
 def test_raters_move_with_their_tokens() -> None:
     sequence = two_prompts()
     sequence.raters = torch.tensor([[1, 0, 0, 0, 1], [0, 1, 0, 0, 0]]).bool()
