@@ -20,13 +20,13 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from steadyvlm.quantization.kv import KeyValueQuantizer
 from steadyvlm.quantization.structure import Block
 from steadyvlm.reduction.base import Signal
 from steadyvlm.reduction.layout import ImageLayout
 
 if TYPE_CHECKING:
     from steadyvlm.models.tower_attention import Watch
-    from steadyvlm.quantization.kv import KeyValueQuantizer
 
 IMAGE_SLOT = -1
 """Stands in a tokenised prompt for one whole image; the engine replaces it by that image's visual tokens."""
