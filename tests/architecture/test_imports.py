@@ -43,7 +43,7 @@ TABLE: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "recipes": (
         # of tasks, only the guarded reader of pictures; probes measure what a recipe does, and how sure that is
         frozenset({"engine", "models", "reduction", "quantization", "tasks.sources", "probes", "stability.clusters"})
-        | {"calibration", "quota"},
+        | {"calibration", "quota", "cost"},
         frozenset({"torch", "transformers", "safetensors", "numpy", "PIL"}),
     ),
     "training": (

@@ -158,8 +158,9 @@ def test_a_schedule_follows_profile_and_sensitivity() -> None:
     assert found.quota.layers == expected.layers
     sensitivity = [found.measured.sensitivity[layer] for layer in expected.layers]
     assert found.allocation == allocate(sensitivity, floor=0.4, tau=0.5)
-    assert found.quota == Quota(layers=expected.layers, keep_ratios=found.allocation.keep_ratio, floor=0.4, tau=0.5)
+    assert found.quota == Quota(layers=expected.layers, keep_ratios=found.allocation.keep_ratio)
     assert not found.quota.is_auto
+    assert found.measured.visual_tokens == (36, 72, 36)
     assert found.notes[0] == expected.note
     assert found.notes[1].startswith("visual tokens left behind layers")
     assert said == [(2, 3), (3, 3)]

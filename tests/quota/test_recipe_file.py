@@ -148,7 +148,7 @@ def test_uniform_and_given_schedules_check_themselves_too(tmp_path: Path) -> Non
     counts = (496, 415, 335, 254, 173)
     executed = executed_tokens(counts, recipe().candidates, 576, 12, apply="next")
     plain = dataclasses.replace(recipe().sensitivity, mode="none", raw=(), normalised=even.normalised)
-    spent = dataclasses.replace(recipe().flops, executed_visual_tokens=executed, ratio_with_vision=None)
+    spent = dataclasses.replace(recipe().flops, executed_visual_tokens=executed)
     schedule = dataclasses.replace(
         recipe().allocation,
         schedule="uniform",

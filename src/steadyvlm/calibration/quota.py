@@ -14,7 +14,6 @@ each its own model's ("propagated"), visual rows count or all, and ratios are av
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -45,11 +44,13 @@ class Measured:
     Attributes:
         profile: of the deployed model's layers.
         sensitivity: of every decoder layer; zeros when nothing is quantised.
+        visual_tokens: of each example with a picture, in their order.
         text_tokens: mean number of text tokens beside a picture.
     """
 
     profile: Profile
     sensitivity: tuple[float, ...]
+    visual_tokens: tuple[int, ...]
     text_tokens: float
 
 
@@ -120,8 +121,7 @@ def resolve_schedule(
         notes.append(_about(layers, allocation))
     if original is deployed and reduction.keep_ratios == AUTO:
         notes.append("nothing is quantised, so no layer is more sensitive than another and the schedule is uniform")
-    found = dataclasses.replace(reduction, layers=layers, keep_ratios=ratios)
-    return Schedule(found, measured, allocation, candidates, tuple(notes))
+    return Schedule(reduction.settled(layers, ratios), measured, allocation, candidates, tuple(notes))
 
 
 def measure(
@@ -200,7 +200,7 @@ class _Record:
         means = np.mean(self.errors, axis=0) if self.errors else np.zeros(depth)
         if not np.isfinite(means).all():
             raise RunError("what a layer makes of an example is not finite. Load the model with dtype='float32'.")
-        return Measured(profile, tuple(means.tolist()), float(np.mean(self.text)))
+        return Measured(profile, tuple(means.tolist()), tuple(self.visual), float(np.mean(self.text)))
 
 
 @torch.no_grad()

@@ -158,14 +158,14 @@ class FlopsRecord:
         executed_visual_tokens: of each decoder layer.
         ratio_visual_only: decoder alone, without text.
         ratio_llm_only: decoder alone, with `text_proxy` text tokens.
-        ratio_with_vision: tower, connector and decoder; None for a tower that is not counted.
+        ratio_with_vision: tower, connector and decoder.
         text_proxy: mean number of text tokens of the calibration prompts with a picture.
     """
 
     executed_visual_tokens: tuple[int, ...]
     ratio_visual_only: float
     ratio_llm_only: float
-    ratio_with_vision: float | None
+    ratio_with_vision: float
     text_proxy: int
 
 

@@ -20,7 +20,8 @@ Differs:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -190,6 +191,15 @@ class Quota:
             raise _unresolved()
         return self.layers
 
+    def settled(self, layers: tuple[int, ...], keep_ratios: str | tuple[float, ...]) -> Quota:
+        """Return the method with these layers and ratios; settings that only calibration reads are the defaults again.
+
+        >>> Quota(tau=0.5, seed=3).settled((2, 3), (0.6, 0.3)) == Quota(layers=(2, 3), keep_ratios=(0.6, 0.3))
+        True
+        """
+        unused: dict[str, Any] = {item.name: item.default for item in fields(self) if item.name in _FOR_CALIBRATION}
+        return replace(self, layers=layers, keep_ratios=keep_ratios, **unused)
+
     @property
     def needs(self) -> frozenset[Signal]:
         """What the weights ask for."""
@@ -292,6 +302,12 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "sensitivity_mode": ("local", "propagated"),
     "sensitivity_rows": ("visual", "all"),
 }
+
+
+_FOR_CALIBRATION = frozenset(
+    {"tau", "sensitivity_mode", "sensitivity_rows", "sensitivity_percentiles", "max_layers"}
+    | {"calibration", "samples", "seed"}
+)
 
 
 def _checked_weights(weights: object) -> tuple[float, ...]:
