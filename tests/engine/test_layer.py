@@ -17,6 +17,7 @@ from steadyvlm.engine.capture import assembled, observe_layers
 from steadyvlm.engine.layer import run_layer
 from steadyvlm.engine.visual_sequence import VisualSequence
 from steadyvlm.errors import SampleError
+from steadyvlm.quantization.hadamard_w4a4 import HadamardW4A4
 from steadyvlm.quantization.rtn_w4a4 import RTNW4A4
 from steadyvlm.reduction.base import Selection, Signal, Signals, Site
 from tiny import VISUAL, make_image, tiny_llava, with_packed_cache
@@ -27,13 +28,14 @@ REQUESTS = [
     Request((make_image(1), make_image(2, 60, 30)), "how?", 2),
     Request((), "is the star red, or is it not?", 3),
 ]
-MODELS = ("llama", "mistral-window", "qwen2_vl", "packed", "packed-not-in-prefill", "rtn_w4a4")
+QUANTIZERS = {"rtn_w4a4": RTNW4A4(), "hadamard_w4a4": HadamardW4A4(kv_in_prefill=False)}
+MODELS = ("llama", "mistral-window", "qwen2_vl", "packed", "packed-not-in-prefill", *QUANTIZERS)
 
 
 def model_of(name: str) -> Any:
-    if name == "rtn_w4a4":
+    if name in QUANTIZERS:
         model = tiny_llava().copy()
-        RTNW4A4().quantize_blocks(model.blocks(("language",)), model.module)
+        QUANTIZERS[name].quantize_blocks(model.blocks(("language",)), model.module)
         return model
     if name.startswith("packed"):
         return with_packed_cache(tiny_llava(), in_prefill=name == "packed")

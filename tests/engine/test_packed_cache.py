@@ -13,6 +13,7 @@ import naive
 from steadyvlm.engine import PrefillResult, Request, generate, run_prefill
 from steadyvlm.engine.layer_cache import PackedCache
 from steadyvlm.models.adapter import VisionLanguageModel
+from steadyvlm.quantization.hadamard_w4a4 import HadamardW4A4
 from steadyvlm.quantization.kv import KeyValueQuantizer, PackedRows
 from steadyvlm.records import Generation
 from steadyvlm.reduction import REDUCTIONS
@@ -149,3 +150,16 @@ def test_dropping_tokens_before_or_after_packing_gives_the_same_bits() -> None:
     for one, other in zip(late.decoded(), early.decoded(), strict=True):
         assert one.shape == (1, 2, 4, 6)
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_low_bit_model_runs_in_half_precision_and_holds_no_more_than_its_codes(dtype: torch.dtype) -> None:
+    model: Any = tiny_llava(eos=()).copy()
+    model.module.to(dtype)
+    HadamardW4A4().quantize_blocks(model.blocks(("language", "connector", "vision")), model.module)
+    recipe = "quota(layers=(2,), keep_ratios=(0.3,))"
+    for result in answers(model, REQUESTS, recipe):
+        assert result.token_ids
+        layers = [*result.cost.visual_tokens_per_layer[1:], result.cost.visual_tokens_per_layer[-1]]
+        held = sum(layers) + 4 * (result.cost.text_tokens + STEPS - 1)
+        assert result.cost.cache_bytes == held * 2 * 2 * (8 // 2 + 3)
