@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from steadyvlm.errors import ConfigError, InvalidOption, UnknownName
+from steadyvlm.errors import CheckpointError, ConfigError, InvalidOption, UnknownName
 from steadyvlm.recipes import Recipe
 from steadyvlm.registry import Spec
 
@@ -85,3 +85,21 @@ def test_unknown_names_suggest_the_nearest() -> None:
         Recipe.parse("fastv(keep_ration=0.5)")
     with pytest.raises(InvalidOption):
         Recipe.parse("fastv(keep_ratio=1.5)")
+
+
+def test_a_joint_recipe_is_a_path_and_stands_alone() -> None:
+    recipe = Recipe.parse('joint(path="runs/a+b/recipe.json")')
+    assert recipe == Recipe(joint="runs/a+b/recipe.json")
+    assert str(recipe) == "joint(path='runs/a+b/recipe.json')"
+    assert Recipe.parse(str(recipe)) == recipe
+    assert not recipe.is_original
+    assert recipe.build_quantizer() is None
+    for other in ("fastv", "rtn(bits=4)", "checkpoint(path='a')", "fastv-k2-50"):
+        with pytest.raises(ConfigError, match="leave every other part away"):
+            Recipe.parse(f"joint(path='a') + {other}")
+    with pytest.raises(ConfigError, match="recipe file"):
+        Recipe.parse("joint")
+    with pytest.raises(InvalidOption, match="recipe file"):
+        Recipe(joint=" ")
+    with pytest.raises(CheckpointError, match="there is no"):
+        recipe.build_reduction()

@@ -5,6 +5,7 @@
     visionzip(dominant=54, contextual=10) + rtn(bits=4)         fewer visual tokens and fewer bits
     checkpoint(path='owner/model-awq')                          any checkpoint transformers can load
     visionzip-192 + rtn(bits=4)                                 a published setting, scaled to the model at hand
+    joint(path='runs/joint/recipe.json')                        a packed model and the token schedule made for it
 
 The canonical form spells all defaults out in a fixed order, so equal recipes have equal text. It is part of the
 address of every result. A preset has no such form until it meets a model: `accelerate` and studies resolve it first.
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 KEEP_ALL = "keep_all"
 CHECKPOINT = "checkpoint"
+JOINT = "joint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,12 @@ class Recipe:
         quantizer: a row of `quantization.QUANTIZERS` with its options.
         checkpoint: folder or hub id of another checkpoint to use in place of the original's weights.
         preset: name of a published setting, in place of `reduction`; see `reduction.presets`.
+        joint: path of a recipe file, in place of everything else; see `recipes.joint`.
 
     Raises:
         UnknownName: on construction, for a method, option or preset that does not exist.
         InvalidOption: on construction, for a value a method refuses.
-        ConfigError: on construction, for a preset beside a reduction.
+        ConfigError: on construction, for a preset beside a reduction, or a joint recipe beside anything.
 
     >>> str(Recipe.parse("fastv(keep_ratio=0.25)"))
     'fastv(keep_ratio=0.25, layer=3)'
@@ -52,8 +55,11 @@ class Recipe:
     quantizer: Spec | None = None
     checkpoint: str | None = None
     preset: str | None = None
+    joint: str | None = None
 
     def __post_init__(self) -> None:
+        if self.joint is not None:
+            self._check_joint()
         if self.preset is not None:
             _published(self.preset)
             if self.reduction is not None:
@@ -90,10 +96,9 @@ class Recipe:
                     "a recipe has at most one reduction, one quantizer and one checkpoint."
                 )
             found[kind] = spec
-        checkpoint = found.pop(CHECKPOINT, None)
-        path = None if checkpoint is None else _checkpoint_path(checkpoint)
+        path, joint = (_path(found[kind]) if kind in found else None for kind in (CHECKPOINT, JOINT))
         reduction = None if preset else found.get("reduction")
-        return Recipe(reduction, found.get("quantizer"), path, preset)
+        return Recipe(reduction, found.get("quantizer"), path, preset, joint)
 
     @property
     def is_original(self) -> bool:
@@ -115,11 +120,16 @@ class Recipe:
         return replace(self, reduction=reduction, preset=None), note
 
     def build_reduction(self) -> Reduction | None:
-        """Return the reduction, or None when every token is kept.
+        """Return the reduction, or None when every token is kept; a joint recipe's file is read.
 
         Raises:
             Unsupported: for a preset that has not met a model.
+            CheckpointError: for a joint recipe that cannot be read.
         """
+        if self.joint is not None:
+            from steadyvlm.recipes.joint import load_joint
+
+            return load_joint(self.joint).quota
         if self.preset is not None:
             raise Unsupported(
                 f"preset '{self.preset}' is scaled to the model it is used on. Apply it with "
@@ -128,7 +138,7 @@ class Recipe:
         return None if self.reduction is None else _reductions().create(self.reduction)
 
     def build_quantizer(self) -> Quantizer | None:
-        """Return the quantiser, if there is one."""
+        """Return the quantiser to apply, if there is one; the model of a joint recipe is quantised already."""
         return None if self.quantizer is None else _quantizers().create(self.quantizer)
 
     def sha256(self) -> str:
@@ -137,8 +147,19 @@ class Recipe:
 
     def __str__(self) -> str:
         checkpoint = None if self.checkpoint is None else Spec(CHECKPOINT, {"path": self.checkpoint})
-        parts = (checkpoint, self.preset or self.reduction, self.quantizer)
+        joint = None if self.joint is None else Spec(JOINT, {"path": self.joint})
+        parts = (joint, checkpoint, self.preset or self.reduction, self.quantizer)
         return " + ".join(str(part) for part in parts if part) or KEEP_ALL
+
+    def _check_joint(self) -> None:
+        if not (isinstance(self.joint, str) and self.joint.strip()):
+            raise InvalidOption(f"joint(path={self.joint!r}) needs the text of a recipe file.")
+        beside = [self.reduction, self.quantizer, self.checkpoint, self.preset]
+        if any(part is not None for part in beside):
+            raise ConfigError(
+                f"joint(path={self.joint!r}) names the packed model and the token reduction that belong together; "
+                "leave every other part away."
+            )
 
 
 def _parts(text: str) -> list[str]:
@@ -174,19 +195,20 @@ def _published(name: str) -> Preset:
 
 
 def _kind(name: str) -> str:
-    if name == CHECKPOINT:
-        return CHECKPOINT
+    if name in (CHECKPOINT, JOINT):
+        return name
     if name in _reductions():
         return "reduction"
     if name in _quantizers():
         return "quantizer"
-    raise UnknownName.among("reduction or quantizer", name, [*_reductions(), *_quantizers(), CHECKPOINT])
+    raise UnknownName.among("reduction or quantizer", name, [*_reductions(), *_quantizers(), CHECKPOINT, JOINT])
 
 
-def _checkpoint_path(spec: Spec) -> str:
+def _path(spec: Spec) -> str:
     path = spec.options.get("path")
     if set(spec.options) != {"path"} or not isinstance(path, str):
-        raise ConfigError(f"cannot read '{spec}'; write checkpoint(path='folder or hub id').")
+        what = "folder or hub id" if spec.name == CHECKPOINT else "recipe file"
+        raise ConfigError(f"cannot read '{spec}'; write {spec.name}(path='{what}').")
     return path
 
 
