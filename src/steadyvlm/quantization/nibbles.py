@@ -79,6 +79,6 @@ def sixteenfold(packed: Tensor) -> Tensor:
     """
     rows, half = packed.shape
     unpacked = packed.new_empty(rows, 2 * half)
-    torch.bitwise_left_shift(packed, 4, out=unpacked[:, :half])
+    torch.mul(packed, 16, out=unpacked[:, :half])  # modulo 256: the low nibble moves up; faster than a shift
     torch.bitwise_and(packed, 0xF0, out=unpacked[:, half:])
     return unpacked.view(torch.int8)
