@@ -38,9 +38,6 @@ from steadyvlm.quantization import triton_programs as programs
 PADDING = 256
 """Codes of half a row are padded with zeros to a multiple of this, the largest step of any tile."""
 
-WIDEST = 2**17 - 1
-"""Inputs of which sixteen times the sum fits 32 bits at any width of activations: 16 * 8 * 128 * I < 2^31."""
-
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 TILES: dict[int, tuple[tuple[int, int, int, int, int], ...]] = {
@@ -170,10 +167,11 @@ def _check(x: Tensor, packed: Tensor, weight_scale: Tensor, bias: Tensor | None,
             )
     if not 2 <= activation_bits <= 8:
         raise InvalidOption(f"w4a4_linear: activations of {activation_bits} bits. Choose 2 to 8.")
-    if x.shape[1] > WIDEST:
+    widest = (1 << (25 - activation_bits)) - 1  # 16 * 8 * 2^(bits - 1) * I < 2^31
+    if x.shape[1] > widest:
         raise Unsupported(
-            f"w4a4_linear: {x.shape[1]} inputs, and 32 bits hold the sums of at most {WIDEST}. "
-            "Use backend='reference' for this linear."
+            f"w4a4_linear: {x.shape[1]} inputs, and 32 bits hold the sums of at most {widest} with activations of "
+            f"{activation_bits} bits. Use backend='reference' for this linear."
         )
     if not x.is_cuda and not interpreted():
         raise Unsupported(
