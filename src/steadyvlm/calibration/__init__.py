@@ -35,10 +35,21 @@ CALIBRATION_OWNERS = Registry(
 )
 """An entry is a function from a model's content hash to the name of the set that belongs to it, or None."""
 
+CALIBRATORS = Registry(
+    "calibrator",
+    {
+        "awq": "steadyvlm.calibration.calibrate:weights_alone",
+        "flatquant": "steadyvlm.calibration.flatquant:calibrate_flatquant",
+        "gptq": "steadyvlm.calibration.calibrate:weights_alone",
+    },
+    group="steadyvlm.calibrators",
+)
+"""Name of a quantiser -> the function that shows it the model; see `calibrate.calibrate` for its arguments."""
+
 if TYPE_CHECKING:
     from steadyvlm.calibration.calibrate import calibrate as calibrate
 
-__all__ = ["CALIBRATION_IMAGES", "CALIBRATION_OWNERS", "CALIBRATION_SETS", "calibrate"]
+__all__ = ["CALIBRATION_IMAGES", "CALIBRATION_OWNERS", "CALIBRATION_SETS", "CALIBRATORS", "calibrate"]
 
 
 def __getattr__(name: str) -> Any:

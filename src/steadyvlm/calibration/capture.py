@@ -75,6 +75,7 @@ def block_inputs(
     *,
     batch: int = 4,
     reduction: Reduction | None = None,
+    first: int = 0,
     held_bytes: int = HELD_BYTES,
 ) -> Iterator[BlockInputs]:
     """Yield what enters each block of one part, in order.
@@ -85,6 +86,7 @@ def block_inputs(
         part: "language", "vision" or "connector".
         batch: examples (for the tower: pictures) per batch.
         reduction: at work while the model reads; what it drops is not seen by what comes after.
+        first: number of the first block that is wanted.
         held_bytes: bound on what is recorded at once; one block is recorded whatever its size.
 
     Raises:
@@ -108,7 +110,7 @@ def block_inputs(
         passing = _decoder_pass(model, chunks, reduction)
     else:
         passing = _tower_pass(model, _chunks(_pictures(examples), batch))
-    start = 0
+    start = first
     while start < len(blocks):
         recorded = _Recorded(start, len(blocks), held_bytes)
         passing(recorded)
