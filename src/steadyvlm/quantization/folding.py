@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from steadyvlm.quantization.state import Transform
 from steadyvlm.quantization.structure import Block, Reader
-from steadyvlm.quantization.transforms import InputTransform, TransformedNorm, stored
+from steadyvlm.quantization.transforms import InputTransform, TransformedNorm, stored, turned_values
 
 Home = Literal["norm", "joined", "rows", "online"]
 """What takes the scale of an input."""
@@ -53,6 +53,42 @@ class Fold:
         """Return what works at run time as a module of its own, None when there is nothing to do."""
         parts = [None if part is None else part.clone() for part in (self.left, self.right, self.scale)]
         return None if all(part is None for part in parts) else InputTransform(*parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What happens to the outputs of one linear.
+
+    Attributes:
+        rows: [start, stop) of the values among them, None for a linear that makes none.
+        values: [d, d], into whose basis those go; None for the one they have.
+        scale: [O], None for ones.
+    """
+
+    rows: tuple[int, int] | None
+    values: Tensor | None
+    scale: Tensor | None
+
+    def applied(self, weight: Tensor) -> Tensor:
+        """Return the weight [O, I] or bias [O] for these outputs."""
+        return self._scaled(self._turned(weight, self.values), inverse=False)
+
+    def undone(self, weight: Tensor) -> Tensor:
+        """Undo `applied`."""
+        inverse = None if self.values is None else torch.linalg.inv(self.values.double())
+        return self._turned(self._scaled(weight, inverse=True), inverse)
+
+    def _turned(self, weight: Tensor, matrix: Tensor | None) -> Tensor:
+        if self.rows is None or matrix is None:
+            return weight
+        start, stop = self.rows
+        return torch.cat((weight[:start], turned_values(weight[start:stop], matrix.to(weight)), weight[stop:]))
+
+    def _scaled(self, weight: Tensor, *, inverse: bool) -> Tensor:
+        if self.scale is None:
+            return weight
+        factor = self.scale.to(weight).view(-1, *[1] * (weight.dim() - 1))
+        return weight / factor if inverse else weight * factor
 
 
 def share_out(
@@ -92,6 +128,12 @@ def share_out(
         norm_scale=scale if home in ("norm", "joined") else None,
         row_scale=scale if home == "rows" else None,
     )
+
+
+def value_rows(block: Block, path: str) -> tuple[int, int] | None:
+    """Return [start, stop) of the values among the outputs of the linear `path`, None when it makes none."""
+    heads = block.heads
+    return heads.value_rows if heads is not None and heads.value == path else None
 
 
 def scale_home(block: Block, reader: Reader, root: nn.Module, scale: Tensor | None = None) -> Home:

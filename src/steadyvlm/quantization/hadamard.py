@@ -74,6 +74,7 @@ def random_orthogonal(order: int, generator: torch.Generator) -> Tensor:
     """Return an orthogonal matrix [order, order] float64, uniformly distributed; one entry 1 for order 1."""
     if order == 1:
         return torch.ones(1, 1, dtype=torch.float64)
+    basis: Tensor
     basis, upper = torch.linalg.qr(torch.randn(order, order, generator=generator, dtype=torch.float64))
     return basis * torch.where(upper.diagonal() < 0, -1.0, 1.0)
 

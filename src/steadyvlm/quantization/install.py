@@ -18,7 +18,7 @@ Letters: O output width, I input width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from steadyvlm.errors import CheckpointError, Unsupported
 from steadyvlm.quantization import integer
 from steadyvlm.quantization.apply import check_weights, sort_out
 from steadyvlm.quantization.base import QuantizationReport, QuantizedLayer, SkippedLayer
-from steadyvlm.quantization.folding import fold_norm, joined_norm, share_out, wrap_norm
+from steadyvlm.quantization.folding import Written, fold_norm, joined_norm, share_out, value_rows, wrap_norm
 from steadyvlm.quantization.grid import relative_error
 from steadyvlm.quantization.kv import KeyValueQuantizer
 from steadyvlm.quantization.low_bit import LowBitLinear
@@ -42,7 +42,6 @@ from steadyvlm.quantization.transforms import (
     placed,
     restored_weight,
     transformed_weight,
-    turned_values,
 )
 
 
@@ -121,7 +120,7 @@ def _quantise_block(
     for reader in block.readers:
         fold, own = folds[reader.feed], decided[reader.feed]
         for path in reader.linears:
-            written = _Written(_value_rows(block, path), state.values, scales.get(path))
+            written = Written(value_rows(block, path), state.values, scales.get(path))
             at_work = None if reader.norm else fold.online()
             yield _quantise_linear(path, own, fold.weights, written, at_work, root, settings)
         norm = reader.norm or joined_norm(block, reader, root)
@@ -135,52 +134,11 @@ def _quantise_block(
         attention.kv_quantizer = _cache_quantizer(block.heads, state, attention, settings)
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """What happens to the outputs of one linear.
-
-    Attributes:
-        rows: [start, stop) of the values among them, None for a linear that makes none.
-        values: [d, d], into whose basis those go; None for the one they have.
-        scale: [O], None for ones.
-    """
-
-    rows: tuple[int, int] | None
-    values: Tensor | None
-    scale: Tensor | None
-
-    def applied(self, weight: Tensor) -> Tensor:
-        """Return the weight [O, I] or bias [O] for these outputs."""
-        return self._scaled(self._turned(weight, self.values), inverse=False)
-
-    def undone(self, weight: Tensor) -> Tensor:
-        """Undo `applied`."""
-        inverse = None if self.values is None else torch.linalg.inv(self.values.double())
-        return self._turned(self._scaled(weight, inverse=True), inverse)
-
-    def _turned(self, weight: Tensor, matrix: Tensor | None) -> Tensor:
-        if self.rows is None or matrix is None:
-            return weight
-        start, stop = self.rows
-        return torch.cat((weight[:start], turned_values(weight[start:stop], matrix.to(weight)), weight[stop:]))
-
-    def _scaled(self, weight: Tensor, *, inverse: bool) -> Tensor:
-        if self.scale is None:
-            return weight
-        factor = self.scale.to(weight).view(-1, *[1] * (weight.dim() - 1))
-        return weight / factor if inverse else weight * factor
-
-
-def _value_rows(block: Block, path: str) -> tuple[int, int] | None:
-    heads = block.heads
-    return heads.value_rows if heads is not None and heads.value == path else None
-
-
 def _quantise_linear(
     path: str,
     decided: ReaderState,
     folded: Transform | None,
-    written: _Written,
+    written: Written,
     at_work: InputTransform | None,
     root: nn.Module,
     settings: LowBitSettings,

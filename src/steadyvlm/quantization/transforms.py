@@ -115,8 +115,8 @@ def transformed_weight(weight: Tensor, transform: Transform | None) -> Tensor:
     """Return W P^-T, the weight for inputs that went through `transform`.
 
     Args:
-        weight: [O, I]; float64 for a fold, or any other float dtype that the transform shares.
-        transform: of the input.
+        weight: [O, I]; float64 for a fold, float32 while a transform is learned.
+        transform: of the input; inverted in float64.
 
     >>> double = torch.float64
     >>> weight, x = torch.randn(3, 6, dtype=double), torch.randn(5, 6, dtype=double)
@@ -128,7 +128,9 @@ def transformed_weight(weight: Tensor, transform: Transform | None) -> Tensor:
     if transform is None:
         return weight
     dtype = weight.dtype
-    inverse_left, inverse_right = (torch.linalg.inv(side.to(dtype)) for side in (transform.left, transform.right))
+    inverse_left, inverse_right = (
+        torch.linalg.inv(side.double()).to(dtype) for side in (transform.left, transform.right)
+    )
     if transform.scale is not None:
         weight = weight / transform.scale.to(dtype)
     return apply_transform(weight, inverse_left.T, inverse_right.T)
