@@ -11,7 +11,7 @@ import contextlib
 import importlib
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from steadyvlm.models.adapter import VisionLanguageModel
 from steadyvlm.models.families import FAMILIES, Family
 from steadyvlm.models.placement import resolve_device, resolve_dtype
 from steadyvlm.models.processors import load_image_processor, optional_json, read_json
+from steadyvlm.models.skeleton import skeleton
 
 _ARCHITECTURES = {family.architecture: family for family in FAMILIES.values()}
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -58,18 +59,50 @@ def load(source: str | Path, *, device: str = "auto", dtype: str = "auto") -> Vi
     folder = find_folder(source)
     if llava_original.is_original(folder):
         return _load_original(folder, str(source), place, precision)
+
+    def read(architecture: str, config: Any) -> Any:
+        _refuse_pickles(folder)
+        packed = low_bit_files.is_packed(folder)
+        return (low_bit_files.read_module if packed else _load_weights)(folder, architecture, config, place, precision)
+
+    return _around(folder, str(source), read)
+
+
+def outline(source: str | Path, *, dtype: str = "float32") -> VisionLanguageModel:
+    """Return a model without its weights: its sizes, blocks, tokenizer and image processor, whatever its size.
+
+    Args:
+        source: as for `load`, in transformers' own layout.
+        dtype: precision the weights would have.
+
+    Raises:
+        CheckpointError, Unsupported, MissingDependency: as `load`; Unsupported also for LLaVA-Med in its own layout.
+
+    >>> outline("pocket").module.lm_head.weight.device   # doctest: +SKIP
+    device(type='meta')
+    """
+    precision = resolve_dtype(dtype, torch.device("cpu"))
+    folder = find_folder(source)
+    if llava_original.is_original(folder):
+        raise Unsupported(
+            f"'{folder}' is LLaVA-Med in its authors' own layout, which is only read as a whole; convert it with "
+            "transformers' convert_llava_weights_to_hf.py, or load it and quantise it in memory."
+        )
+    return _around(folder, str(source), lambda name, config: skeleton(config, name, precision))
+
+
+def _around(folder: Path, name: str, make: Callable[[str, Any], Any]) -> VisionLanguageModel:
+    """Return the adapter of a folder's family around the module that `make` makes of architecture and config."""
     family = _family(folder)
-    path, _, name = family.adapter.partition(":")
-    adapter: Any = getattr(importlib.import_module(path), name)
+    path, _, kind = family.adapter.partition(":")
+    adapter: Any = getattr(importlib.import_module(path), kind)
     config = _read_config(folder)
     adapter.check_config(config)
-    _refuse_pickles(folder)
-    read = low_bit_files.read_module if low_bit_files.is_packed(folder) else _load_weights
     loaded: VisionLanguageModel = adapter(
-        read(folder, family.architecture, config, place, precision),
+        make(family.architecture, config),
         _load_tokenizer(folder),
         load_image_processor(folder, family),
-        name=str(source),
+        name=name,
         template=_processor_template(folder),
         folder=folder,
     )

@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -41,20 +41,22 @@ def describe(module: nn.Module, original: nn.Module) -> dict[str, dict[str, Any]
         Unsupported: when a module is neither a low-bit one nor that of the original.
     """
     table: dict[str, dict[str, Any]] = {}
-    kinds = {path: type(child) for path, child in original.named_modules()}
-    parent = None
-    for path, child in module.named_modules():
-        if parent is not None and path.startswith(f"{parent}."):
-            continue  # part of a module that is described as a whole
-        row = _row(child)
+    for path, row in _rows(module):
         if row is not None:
-            table[path], parent = row, path
-        elif kinds.get(path) is not type(child):
+            table[path] = row
+            continue
+        found = type(module.get_submodule(path))
+        if found is not type(_at(original, path)):
             raise Unsupported(
-                f"'{path}' is a {type(child).__name__}, which has no saved form here. Low-bit models (rtn_w4a4, "
+                f"'{path}' is a {found.__name__}, which has no saved form here. Low-bit models (rtn_w4a4, "
                 "hadamard_w4a4, flatquant) can be saved, and gptq and awq as they are made. Nothing was written."
             )
     return table
+
+
+def rows_under(module: nn.Module, path: str) -> dict[str, dict[str, Any]]:
+    """Return the rows of the low-bit modules inside a block that lies at `path`."""
+    return {f"{path}.{name}": row for name, row in _rows(module) if row is not None}
 
 
 def place(table: Mapping[str, Row], root: nn.Module) -> None:
@@ -91,6 +93,23 @@ def owner_test(table: Mapping[str, Row]) -> Callable[[str], bool]:
     """
     fixed = frozenset(f"{path}.transform" if row["kind"] == "norm" else path for path, row in table.items())
     return lambda name: any(name[: at.start()] in fixed for at in re.finditer(r"\.", name))
+
+
+def _rows(module: nn.Module) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Yield every module with its row, None for an ordinary one; what is inside a low-bit module is left out."""
+    parent = None
+    for path, child in module.named_modules():
+        if parent is None or not path.startswith(f"{parent}."):
+            row = _row(child)
+            parent = parent if row is None else path
+            yield path, row
+
+
+def _at(root: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return root.get_submodule(path)
+    except AttributeError:
+        return None
 
 
 def _row(module: nn.Module) -> dict[str, Any] | None:
