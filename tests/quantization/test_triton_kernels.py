@@ -72,9 +72,9 @@ def linear(x: Tensor, weight: Tensor, scale: Tensor, *clips: float, bias: Tensor
     return kernels.w4a4_linear(*on_device(x, packed, scale), *clips, bias=bias, **options).cpu()
 
 
-# One row takes the path of its own, but not where a row of weights is no whole number of words; 16, 64 and more rows
+# One row takes a path of its own, but not where a row of weights is no whole number of words; up to 16 rows, 64 and more
 # take different tiles; widths are odd, even, a multiple of a tile and not.
-SHAPES = ((1, 64, 8), (1, 1, 1), (1, 2056, 3), (1, 63, 40), (2, 6, 5), (5, 256, 33), (17, 301, 40), (65, 40, 9))
+SHAPES = ((1, 64, 8), (1, 1, 1), (1, 2056, 3), (1, 63, 40), (2, 6, 5), (5, 256, 33), (17, 301, 40))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -89,6 +89,11 @@ def test_every_bit_is_that_of_whole_numbers(shape: tuple[int, int, int], dtype: 
     assert torch.equal(result, expected.to(dtype))
     unclipped = slow_linear(x, weight, scale, 1.0, 1.0, None)
     assert torch.equal(linear(x, weight, scale, dtype=torch.float32), unclipped)
+
+
+def test_more_rows_than_a_tile() -> None:
+    x, weight, scale = rows_for(130, 40, torch.bfloat16), codes_for(9, 40), torch.rand(9)
+    assert torch.equal(linear(x, weight, scale), slow_linear(x, weight, scale, 1.0, 1.0, None).to(torch.bfloat16))
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -169,9 +174,9 @@ def test_no_rows_and_no_outputs() -> None:
 
 
 def test_tiles_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, weight, scale = rows_for(35, 140), codes_for(50, 140), torch.rand(50)
+    x, weight, scale = rows_for(35, 70), codes_for(20, 70), torch.rand(20)
     expected = slow_linear(x, weight, scale, 1.0, 1.0, None)
-    for tile in ((16, 16, 32, 2, 4), (32, 32, 64, 2, 4), (64, 16, 128, 3, 4), (16, 64, 16, 2, 4)):
+    for tile in ((16, 16, 32, 2, 4), (32, 32, 64, 2, 4), (16, 64, 16, 2, 4)):
         monkeypatch.setattr(kernels, "TILES", {2**31: (tile,)})
         kernels._multiply.cache_clear()
         assert torch.equal(linear(x, weight, scale), expected), tile
