@@ -14,6 +14,9 @@ QUANTIZERS = Registry(
         "gptq": "steadyvlm.quantization.gptq:GPTQ",
         "awq": "steadyvlm.quantization.awq:AWQ",
         "llm_int8": "steadyvlm.quantization.llm_int8:LLMInt8",
+        "rtn_w4a4": "steadyvlm.quantization.rtn_w4a4:RTNW4A4",
+        "hadamard_w4a4": "steadyvlm.quantization.hadamard_w4a4:HadamardW4A4",
+        "flatquant": "steadyvlm.quantization.flatquant:FlatQuant",
     },
     group="steadyvlm.quantizers",
 )
