@@ -72,8 +72,8 @@ def linear(x: Tensor, weight: Tensor, scale: Tensor, *clips: float, bias: Tensor
     return kernels.w4a4_linear(*on_device(x, packed, scale), *clips, bias=bias, **options).cpu()
 
 
-# One row takes a path of its own, but not where a row of weights is no whole number of words; up to 16 rows, 64 and more
-# take different tiles; widths are odd, even, a multiple of a tile and not.
+# One row takes a path of its own, but not where a row of weights is no whole number of words; up to 16 rows, up to 64
+# and more take different tiles; widths are odd, even, a multiple of a tile and not.
 SHAPES = ((1, 64, 8), (1, 1, 1), (1, 2056, 3), (1, 63, 40), (2, 6, 5), (5, 256, 33), (17, 301, 40))
 
 
