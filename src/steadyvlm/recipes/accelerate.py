@@ -1,30 +1,34 @@
 """Apply a recipe to a model and ask the result questions.
 
 The source model is never changed: a quantiser works on a copy, a checkpoint is loaded beside it, and a reduction lives
-in the engine. Everything that can be refused is refused before any weight is copied or loaded.
+in the engine. Everything that can be refused is refused before any weight is copied or loaded, calibration examples
+that cannot be read among it. A schedule that follows the deployed model is measured last, on that model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from steadyvlm.engine import Request, VisionCache, generate
-from steadyvlm.engine.signals import check_reduction
+from steadyvlm.engine.signals import check_deployed, check_reduction
 from steadyvlm.errors import ImageError, InvalidOption, RunError, SampleError, SteadyVLMError
 from steadyvlm.models.adapter import VisionLanguageModel
 from steadyvlm.models.load import load
 from steadyvlm.quantization.base import QuantizationReport
 from steadyvlm.recipes.asking import requests_of
+from steadyvlm.recipes.calibrating import apply_quantizer, is_unsettled, load_examples, settle
+from steadyvlm.recipes.joint import deploy, load_joint
 from steadyvlm.recipes.lvpruning_modules import needs_modules, resolve_modules
 from steadyvlm.recipes.recipe import Recipe
 from steadyvlm.recipes.resolve import resolve
 from steadyvlm.records import Failure, Generation, Sample
 from steadyvlm.reduction.base import Reduction
+from steadyvlm.registry import spec_of
 from steadyvlm.seeding import stable_seed
 from steadyvlm.tasks.sources import FileImage
 
@@ -35,9 +39,9 @@ class AcceleratedModel:
 
     Attributes:
         model: what answers; the source itself when neither a quantiser nor a checkpoint is in the recipe.
-        recipe: what was applied; a preset stands here as what it became on this model.
+        recipe: what was applied; a preset, or a schedule found by calibration, stands here as what it became.
         reduction: the token reduction, None when every token is kept.
-        report: what the quantiser did, None without one.
+        report: what the quantiser did, None without one and for a model that was packed before.
         vision_cache: carries encoded pictures from batch to batch; None encodes them once per batch.
         notes: what a reader of the results should know, such as how a preset was scaled.
     """
@@ -89,16 +93,22 @@ def accelerate(
 
     Raises:
         UnknownName, InvalidOption, Unsupported, MissingDependency: before any weight is touched.
-        CheckpointError: when the recipe's checkpoint cannot be loaded.
+        SampleError, ImageError: likewise, for calibration examples that cannot be read.
+        CheckpointError: when the recipe's checkpoint cannot be loaded, or its file belongs to another model.
+        RunError: when a calibration comes to no usable end.
 
     >>> fast = accelerate(model, "visionzip(dominant=32, contextual=8)")   # doctest: +SKIP
     """
     recipe, notes = resolve(model, Recipe.parse(recipe) if isinstance(recipe, str) else recipe)
     cache = VisionCache(vision_cache_images) if vision_cache_images else None
+    if recipe.joint is not None:
+        joint = load_joint(recipe.joint)
+        check_reduction(joint.quota, model)
+        return AcceleratedModel(deploy(joint, model), recipe, joint.quota, None, cache, notes)
     reduction, quantizer = recipe.build_reduction(), recipe.build_quantizer()
     if recipe.checkpoint is None or not needs_modules(reduction):
         reduction = resolve_modules(reduction, model)
-        check_reduction(reduction, model)
+        _check(reduction, model)
     if quantizer is not None:
         quantizer.check_available()
     target = model
@@ -106,12 +116,23 @@ def accelerate(
         dtype = str(model.provenance()["dtype"])
         target = load(recipe.checkpoint, device=str(model.device), dtype=dtype)
         reduction = resolve_modules(reduction, target)
-        check_reduction(reduction, target)
-    report = None
+        _check(reduction, target)
+    examples = load_examples(quantizer, reduction, target)
+    original, report = target, None
     if quantizer is not None:
-        target = target.copy() if target is model else target
-        report = quantizer.quantize(target.linears(quantizer.modules), target.module)
-    return AcceleratedModel(target, recipe, reduction, report, cache, notes)
+        target = target.copy() if target is model or is_unsettled(reduction) else target
+        report = apply_quantizer(quantizer, target, reduction, examples)
+    reduction, found = settle(reduction, original, target, examples)
+    if found:
+        recipe = replace(recipe, reduction=spec_of(reduction, "quota"))
+    check_deployed(reduction, target)
+    return AcceleratedModel(target, recipe, reduction, report, cache, (*notes, *found))
+
+
+def _check(reduction: Reduction | None, model: VisionLanguageModel) -> None:
+    """Refuse a reduction this model cannot run; one whose schedule is not known yet is looked at once it is."""
+    if not is_unsettled(reduction):
+        check_reduction(reduction, model)
 
 
 def answer(

@@ -23,7 +23,7 @@ from steadyvlm.quota import recipe_file
 from steadyvlm.quota.recipe_file import QuantiserIdentity, RecipeFile
 from steadyvlm.reduction.quota import UNIFORM, Quota
 from steadyvlm.registry import spec_of
-from steadyvlm.seeding import content_hash
+from steadyvlm.seeding import bytes_hash, content_hash
 
 RECIPE = "recipe.json"
 MODEL = "model"
@@ -75,6 +75,15 @@ def load_joint(path: str | Path) -> JointRecipe:
             f"{found.reduction[:400]}. It is damaged or edited; make it anew with `steadyvlm calibrate`."
         )
     return JointRecipe(place, found, quota)
+
+
+def joint_sha256(path: str | Path) -> str:
+    """Return the hash of a recipe file, which holds those of the packed model and of all it was made from.
+
+    Raises:
+        CheckpointError: as `load_joint`.
+    """
+    return bytes_hash(load_joint(path).path.read_bytes())
 
 
 def quota_of(file: RecipeFile) -> Quota:

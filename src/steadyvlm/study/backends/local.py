@@ -18,6 +18,8 @@ from steadyvlm.models.load import find_folder, load
 from steadyvlm.models.placement import resolve_device, resolve_dtype
 from steadyvlm.models.sizes import sizes_of
 from steadyvlm.recipes.accelerate import AcceleratedModel, accelerate
+from steadyvlm.recipes.calibrating import calibration_sha256
+from steadyvlm.recipes.joint import joint_sha256
 from steadyvlm.recipes.lid import Spectra, compare_spectra, measure_spectra
 from steadyvlm.recipes.lvpruning_modules import modules_sha256
 from steadyvlm.recipes.recipe import Recipe
@@ -79,15 +81,21 @@ class LocalSession:
         return str(resolved)
 
     def weights_sha256(self, recipe: str) -> str:
-        """Hash the files the recipe runs on, each checkpoint once, and the modules it was trained with, if any."""
+        """Hash all that a recipe's text only names: weights, trained modules, calibration examples, a recipe file."""
         parsed = Recipe.parse(recipe)
         folder = self._folder if parsed.checkpoint is None else find_folder(parsed.checkpoint)
         key = str(folder)
         if key not in self._hashes:
             self._hashes[key] = folder_sha256(folder)
         weights = self._hashes[key]
-        modules = modules_sha256(parsed.build_reduction(), weights, parsed.checkpoint or self._source)
-        return weights if modules is None else content_hash([weights, modules])
+        name, reduction = parsed.checkpoint or self._source, parsed.build_reduction()
+        found = [
+            modules_sha256(reduction, weights, name),
+            calibration_sha256(parsed.build_quantizer(), reduction, weights, name),
+            None if parsed.joint is None else joint_sha256(parsed.joint),
+        ]
+        beside = [item for item in found if item is not None]
+        return content_hash([weights, *beside]) if beside else weights
 
     def arm(self, recipe: str) -> LocalArm:
         """Apply a recipe to the original, loading it first if need be."""
