@@ -21,6 +21,12 @@ if shutil.which("nvidia-smi") is None:
 collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["src/steadyvlm/quantization/triton_*.py"]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is learned in a test is kept for the other tests of this run, and never found in a home."""
+    os.environ["STEADYVLM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 class NetworkBlocked(RuntimeError):
     """A test tried to reach another machine."""
 
