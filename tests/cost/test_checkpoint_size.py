@@ -6,6 +6,7 @@ import pytest
 
 from steadyvlm.cost import published
 from steadyvlm.cost.checkpoint_size import (
+    CheckpointSize,
     Packing,
     cache_bytes_per_token,
     checkpoint_size,
@@ -84,8 +85,23 @@ def test_wide_codes_take_a_byte_and_odd_rows_are_padded() -> None:
     eight = checkpoint_size(LLAVA, Packing(parts=("language",), bits=8, transforms="none"))
     assert eight.packed == 6_476_005_376
     assert str(eight).startswith("7.654 GB: packed 6,476,005,376, scales 2,719,744,")
+    assert str(CheckpointSize(1_000_000, 0, 500_000, 0)).startswith("1.500 MB: packed 1,000,000")
     odd = checkpoint_size(inventory(published("llava-1.5-7b"), Details(rows=3)), Packing(head=True))
     assert odd.floats < checkpoint_size(LLAVA, Packing(head=True)).floats
+
+
+def test_edges_of_the_tower_may_have_other_bits() -> None:
+    plain, edged = (checkpoint_size(LLAVA, Packing(transforms=7, vision_edge_bits=bits)) for bits in (None, 8))
+    block = 4 * 1024**2 + 2 * 1024 * 4096
+    assert edged.packed - plain.packed == 2 * block // 2
+    assert (edged.floats, edged.scales, edged.transforms) == (plain.floats, plain.scales, 14)
+    one = Packing(vision_layers=1, vision_edge_bits=8, transforms="none")
+    alone = (
+        checkpoint_size(LLAVA, one).packed - checkpoint_size(LLAVA, Packing(("language",), transforms="none")).packed
+    )
+    assert alone == block
+    assert transform_numbers(LLAVA, Packing(vision_edge_bits=8)) == transform_numbers(LLAVA, Packing())
+    assert checkpoint_size(LLAVA, Packing(transforms=7, transform_bits=32)).transforms == 28
 
 
 def test_a_tied_head_is_counted_once() -> None:
@@ -124,8 +140,8 @@ def test_factors_are_balanced_and_of_equal_parity() -> None:
 def test_what_does_not_exist_is_refused() -> None:
     with pytest.raises(InvalidOption, match="no part 'tower'"):
         Packing(parts=("tower",))
-    for options in ({"bits": 1}, {"bits": 9}, {"group": 0}):
+    for bits, group in ((1, None), (9, None), (4, 0)):
         with pytest.raises(InvalidOption, match="use 2 to 8 bits"):
-            Packing(**options)
+            Packing(bits=bits, group=group)
     with pytest.raises(UnknownName, match=r"llava-1\.5-7b"):
         details("llava-1.5-7c")

@@ -16,12 +16,14 @@ from typing import Any
 import click
 
 import steadyvlm
+from steadyvlm.cli.calibration_set import calibration_set
 from steadyvlm.cli.compare import compare
 from steadyvlm.cli.demo import demo
 from steadyvlm.cli.lid import lid
 from steadyvlm.cli.list import list_names
 from steadyvlm.cli.perturb import perturb
 from steadyvlm.cli.pocket import pocket
+from steadyvlm.cli.quantize import quantize
 from steadyvlm.cli.report import report
 from steadyvlm.cli.run import run
 from steadyvlm.cli.show import show
@@ -85,7 +87,7 @@ def cli(settings: Settings, debug: bool) -> None:
     settings.debug = debug
 
 
-for _command in (demo, run, status, compare, report, show, perturb, lid, list_names, pocket, train):
+for _command in (demo, run, status, compare, report, show, perturb, lid, list_names, pocket, quantize, calibration_set, train):
     cli.add_command(_command)
 
 

@@ -15,6 +15,7 @@ parts to count either. GB are 10^9 bytes. File headers, about a ten-thousandth, 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,8 +42,10 @@ class Packing:
         scale_bits: of a scale.
         zero_bits: of a zero point beside each scale; 0 for symmetric codes.
         head: whether the output head is packed too.
-        transforms: which are kept for run time.
-        float_bits: of every number that is not packed, transforms included.
+        transforms: which are kept for run time, or how many numbers they hold.
+        transform_bits: of each of those numbers.
+        float_bits: of every other number that is not packed.
+        vision_edge_bits: in place of `bits` in the first and last packed block of the tower; None for no difference.
         vision_layers: blocks of the tower that are packed, from the first; None for all. Behind the layer the connector
             reads a tower never runs, and may have been left as it was.
 
@@ -56,8 +59,10 @@ class Packing:
     scale_bits: int = 16
     zero_bits: int = 0
     head: bool = False
-    transforms: Transforms = "published"
+    transforms: Transforms | int = "published"
+    transform_bits: int = 16
     float_bits: int = 16
+    vision_edge_bits: int | None = None
     vision_layers: int | None = None
 
     def __post_init__(self) -> None:
@@ -89,8 +94,9 @@ class CheckpointSize:
         return self.total / 1e9
 
     def __str__(self) -> str:
+        whole = f"{self.gigabytes:.3f} GB" if self.total >= 1e8 else f"{self.total / 1e6:.3f} MB"
         return (
-            f"{self.gigabytes:.3f} GB: packed {self.packed:,}, scales {self.scales:,}, "
+            f"{whole}: packed {self.packed:,}, scales {self.scales:,}, "
             f"16-bit and wider {self.floats:,}, transforms {self.transforms:,} bytes"
         )
 
@@ -110,13 +116,13 @@ def checkpoint_size(found: Inventory, packing: Packing | None = None) -> Checkpo
     """
     plan = packing or Packing(parts=(), transforms="none")
     matrices = list(_packed(found, plan))
-    rest = found.parameters - sum(matrix.weights for matrix in matrices)
-    groups = sum(matrix.outputs * matrix.copies * _groups(matrix, plan) for matrix in matrices)
+    rest = found.parameters - sum(matrix.weights for matrix, _ in matrices)
+    groups = sum(matrix.outputs * matrix.copies * _groups(matrix, plan) for matrix, _ in matrices)
     return CheckpointSize(
-        packed=sum(matrix.outputs * matrix.copies * _row_bytes(matrix.inputs, plan.bits) for matrix in matrices),
+        packed=sum(matrix.outputs * matrix.copies * _row_bytes(matrix.inputs, bits) for matrix, bits in matrices),
         scales=groups * (plan.scale_bits + plan.zero_bits) // 8,
         floats=rest * plan.float_bits // 8,
-        transforms=transform_numbers(found, plan) * plan.float_bits // 8,
+        transforms=transform_numbers(found, plan) * plan.transform_bits // 8,
     )
 
 
@@ -128,11 +134,14 @@ def transform_numbers(found: Inventory, packing: Packing) -> int:
     >>> transform_numbers(inventory(published("llava-1.5-7b"), details("llava-1.5-7b")), Packing())
     2765952
     """
+    if not isinstance(packing.transforms, str):
+        return packing.transforms
     if packing.transforms == "none":
         return 0
     ours = packing.transforms == "flatquant"
     without = ("head",) if ours else ("head", "connector")
-    inputs = {(matrix.part, matrix.feed): matrix for matrix in _packed(found, packing) if matrix.part not in without}
+    whole = dataclasses.replace(packing, vision_edge_bits=None)
+    inputs = {(matrix.part, matrix.feed): matrix for matrix, _ in _packed(found, whole) if matrix.part not in without}
     heads = {entry.part: entry for entry in found.heads}
     plain = _plain_towers(found)
     total = 0
@@ -176,15 +185,20 @@ def factors(width: int) -> tuple[int, int]:
     return 1, width
 
 
-def _packed(found: Inventory, packing: Packing) -> Iterator[Matrix]:
-    """Yield the matrices that are packed, with the number of copies that are."""
+def _packed(found: Inventory, packing: Packing) -> Iterator[tuple[Matrix, int]]:
+    """Yield the matrices that are packed, with the number of copies that are, and their bits."""
     for matrix in found.matrices:
-        if matrix.part in packing.parts:
-            limit = packing.vision_layers if matrix.part == "vision" else None
-            copies = matrix.copies if limit is None else min(limit, matrix.copies)
-            yield Matrix(matrix.part, matrix.feed, matrix.outputs, matrix.inputs, copies, matrix.bias)
+        if matrix.part not in packing.parts:
+            continue
+        vision = matrix.part == "vision"
+        limit = packing.vision_layers if vision else None
+        copies = matrix.copies if limit is None else min(limit, matrix.copies)
+        edges = min(2, copies) if vision and packing.vision_edge_bits is not None else 0
+        yield dataclasses.replace(matrix, copies=copies - edges), packing.bits
+        if edges:
+            yield dataclasses.replace(matrix, copies=edges), packing.vision_edge_bits or packing.bits
     if packing.head and found.head is not None:
-        yield found.head
+        yield found.head, packing.bits
 
 
 def _plain_towers(found: Inventory) -> bool:

@@ -84,6 +84,22 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def transform_numbers(table: Mapping[str, Row]) -> int:
+    """Return how many numbers the transforms of these rows hold.
+
+    >>> transform_numbers({"down": {"transform": {"left": 2, "right": 3, "scale": 6, "format": "float16"}}})
+    19
+    """
+    total = 0
+    for row in table.values():
+        if row.get("kind") == "cache":
+            total += 2 * row["width"] ** 2 if row["transform"] else 0
+        elif row["transform"] is not None:
+            sides = row["transform"]
+            total += sum((sides[side] or 0) ** 2 for side in ("left", "right")) + (sides["scale"] or 0)
+    return total
+
+
 def owner_test(table: Mapping[str, Row]) -> Callable[[str], bool]:
     """Return whether a tensor, by its name, belongs to a low-bit module; a norm that was wrapped does not.
 

@@ -58,6 +58,12 @@ def is_packed(folder: Path) -> bool:
     return isinstance(settings, dict) and settings.get("quant_method") == METHOD
 
 
+def saved_table(folder: Path) -> dict[str, Any]:
+    """Return the rows of a packed checkpoint's modules, by path."""
+    table: dict[str, Any] = read_json(folder / CONFIG)["quantization_config"]["modules"]
+    return table
+
+
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes `target` when all went well, and vanishes when not.
