@@ -16,6 +16,8 @@ from typing import Any
 import click
 
 import steadyvlm
+from steadyvlm.cli.answer import answer
+from steadyvlm.cli.calibrate import calibrate
 from steadyvlm.cli.calibration_set import calibration_set
 from steadyvlm.cli.compare import compare
 from steadyvlm.cli.demo import demo
@@ -87,7 +89,23 @@ def cli(settings: Settings, debug: bool) -> None:
     settings.debug = debug
 
 
-for _command in (demo, run, status, compare, report, show, perturb, lid, list_names, pocket, quantize, calibration_set, train):
+for _command in (
+    demo,
+    run,
+    status,
+    compare,
+    report,
+    show,
+    answer,
+    perturb,
+    lid,
+    list_names,
+    pocket,
+    calibrate,
+    quantize,
+    calibration_set,
+    train,
+):
     cli.add_command(_command)
 
 
