@@ -243,12 +243,10 @@ def _norm(module: Any, dtype: torch.dtype) -> Norm:
     epsilon: float = module.eps if centred else module.variance_epsilon
 
     def normalise(rows: Tensor, scale: Tensor | None) -> Tensor:
-        taken = weight if scale is None or weight is None else weight * scale
+        taken, shift = (part if scale is None or part is None else part * scale.to(part) for part in (weight, bias))
         if not centred:
             return rms_norm(rows, rows.shape[-1:], taken, epsilon)
-        return layer_norm(
-            rows, rows.shape[-1:], taken, bias if scale is None or bias is None else bias * scale, epsilon
-        )
+        return layer_norm(rows, rows.shape[-1:], taken, shift, epsilon)
 
     return normalise
 

@@ -42,9 +42,9 @@ class LearnedMatrix(nn.Module):
             self.free = nn.Parameter(start.clone())
 
     def forward(self, dtype: torch.dtype | None = None) -> Tensor:
-        """Return the matrix; computed in `dtype` where one is given."""
+        """Return the matrix; a copy, computed in `dtype`, where one is given."""
         if not self.cayley:
-            return self.free if dtype is None else self.free.to(dtype)
+            return self.free if dtype is None else self.free.detach().to(dtype, copy=True)
         left, right, spread, start = (
             part if dtype is None else part.to(dtype) for part in (self.left, self.right, self.spread, self.start)
         )

@@ -76,7 +76,7 @@ def random_orthogonal(order: int, generator: torch.Generator) -> Tensor:
         return torch.ones(1, 1, dtype=torch.float64)
     basis: Tensor
     basis, upper = torch.linalg.qr(torch.randn(order, order, generator=generator, dtype=torch.float64))
-    return basis * torch.where(upper.diagonal() < 0, -1.0, 1.0)
+    return (basis * torch.where(upper.diagonal() < 0, -1.0, 1.0)).contiguous()
 
 
 def rotation_factors(width: int) -> tuple[int, int]:
