@@ -222,7 +222,8 @@ def read_set(path: Path) -> CalibrationSet:
         SampleError: when it is too large, is not what the format says, or holds no usable samples.
     """
     try:
-        data = path.open("rb").read(MAX_BYTES + 1)
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise SampleError(f"'{path}' has more than {MAX_BYTES:,} bytes; a calibration set is far smaller.")
         found = strict_json.decode(SetFile, json.loads(data.decode("utf-8")), "the calibration set")
