@@ -22,7 +22,7 @@ from steadyvlm.calibration.llm_compressor_driver import ORDER, run_blocks
 from steadyvlm.calibration.llm_compressor_inputs import forward_arguments
 from steadyvlm.calibration.llm_compressor_quiet import quiet_session
 from steadyvlm.engine.requests import Request
-from steadyvlm.errors import InvalidOption
+from steadyvlm.errors import InvalidOption, Unsupported
 from steadyvlm.models.adapter import VisionLanguageModel
 from steadyvlm.quantization.apply import check_weights, sort_out
 from steadyvlm.quantization.awq import AWQ
@@ -36,6 +36,7 @@ _HELD = (
     "Weights are rounded to {bits} bits and held in the compute dtype: answers are those of the packed format, memory "
     "and speed are not."
 )
+_NOTED = {"quantization_enabled", "forward"}  # the second is the head's own method, put back as an attribute
 
 
 def calibrate_weights(
@@ -50,7 +51,7 @@ def calibrate_weights(
 
     Raises:
         InvalidOption: when the group does not divide an input width, or there is no example.
-        Unsupported: when there is nothing to quantise, or no example reaches a part that is to be quantised.
+        Unsupported: when there is nothing to quantise, or no example has a picture for the vision side.
         CheckpointError: when a weight cannot be quantised.
         MissingDependency: when llm-compressor is not installed.
         All of them before anything is changed.
@@ -62,10 +63,9 @@ def calibrate_weights(
     ready, skipped = sort_out(model.linears(quantizer.modules), model.module)
     refuse_misfits(method, quantizer.group, ready)
     check_weights(ready)
-    if not requests:
-        raise InvalidOption(f"{method}: there are no calibration examples. Give at least one question with a picture.")
+    _check_examples(method, quantizer.modules, requests)
     blocks = [block for part in ORDER if part in quantizer.modules for block in model.blocks((part,))]
-    examples = [forward_arguments(model, request) for request in requests]
+    examples = forward_arguments(model, requests)
     errors: dict[str, float] = {}
     with quiet_session(method) as session:
         modifiers = _modifiers(quantizer, blocks, ready)
@@ -79,10 +79,21 @@ def calibrate_weights(
             around=functools.partial(_measured, quantizer, model.module, ready, errors),
             modifiers=modifiers,
         )
-        session.finalize()
         notes = (_HELD.format(bits=quantizer.bits), *_notes(quantizer, modifiers, blocks, ready))
+        session.finalize()  # which forgets what the notes are made from
     layers = tuple(_settle(model.module, quantizer, name, errors[name]) for name in ready)
+    _tidy(model.module)
     return QuantizationReport(method, layers, skipped, simulated=True, notes=notes)
+
+
+def _check_examples(method: str, modules: Sequence[str], requests: Sequence[Request]) -> None:
+    if not requests:
+        raise InvalidOption(f"{method}: there are no calibration examples. Give at least one question with a picture.")
+    if any(part in modules for part in ("connector", "vision")) and not any(item.images for item in requests):
+        raise Unsupported(
+            f"{method}: none of the {len(requests)} calibration examples has a picture, so nothing passes through "
+            f"{', '.join(modules)}. Give examples with pictures, or modules=('language',)."
+        )
 
 
 def _in_turn(block: Block) -> list[tuple[str, ...]]:
@@ -169,6 +180,13 @@ def _measured(
     for name, linear in linears.items():
         exact = before.pop(name, linear.weight.detach())
         errors[name] = relative_error(exact, _on_grid(linear, quantizer).weight)
+
+
+def _tidy(root: nn.Module) -> None:
+    """Take away what llm-compressor and compressed-tensors noted in modules that stay."""
+    for module in root.modules():
+        for attribute in _NOTED & vars(module).keys():
+            delattr(module, attribute)
 
 
 @torch.no_grad()

@@ -19,7 +19,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from steadyvlm.errors import Unsupported
 from steadyvlm.quantization.structure import Block, Part
 
 ORDER: tuple[Part, ...] = ("vision", "connector", "language")
@@ -57,13 +56,11 @@ def run_blocks(
     Args:
         module: the Hugging Face model, changed in place.
         blocks: what is quantised, whole parts only.
-        examples: arguments of the module's forward, one example each.
+        examples: arguments of the module's forward, one example each; some with pictures if the vision side is in
+            `blocks`.
         groups: of a block, the linears that are quantised together; the block runs anew for each group.
         around: entered before a block is quantised, left when it has been.
         modifiers: of the active session, in their order.
-
-    Raises:
-        Unsupported: when no example reaches a part.
     """
     helpers: Any = importlib.import_module("llmcompressor.utils.helpers")
     events: Any = importlib.import_module("llmcompressor.core").LifecycleCallbacks
@@ -76,7 +73,8 @@ def run_blocks(
             if not wanted:
                 continue
             with hooks.disable_hooks():
-                calls = _capture(module, wanted, examples)
+                captured = [_capture(module, wanted, example) for example in examples]
+            calls = [call for call in captured if call is not None]
             for number, block in enumerate(wanted):
                 target = module.get_submodule(block.path)
                 with around(block):
@@ -92,17 +90,7 @@ def run_blocks(
     events.calibration_end()
 
 
-def _capture(module: nn.Module, blocks: Sequence[Block], examples: Sequence[dict[str, Any]]) -> list[_Call]:
-    calls = [found for example in examples if (found := _capture_one(module, blocks, example)) is not None]
-    if not calls:
-        raise Unsupported(
-            f"none of the {len(examples)} calibration examples has a picture, so nothing passes the "
-            f"{blocks[0].part}. Give examples with pictures, or leave that part out of `modules`."
-        )
-    return calls
-
-
-def _capture_one(module: nn.Module, blocks: Sequence[Block], example: dict[str, Any]) -> _Call | None:
+def _capture(module: nn.Module, blocks: Sequence[Block], example: dict[str, Any]) -> _Call | None:
     """Return what the blocks are called with, or None when the example does not pass them."""
     hidden: list[Tensor] = []
     others: list[tuple[tuple[Any, ...], dict[str, Any]]] = []

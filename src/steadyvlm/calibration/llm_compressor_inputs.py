@@ -16,32 +16,64 @@ from torch import Tensor
 from steadyvlm.engine.requests import Request
 from steadyvlm.models.adapter import IMAGE_SLOT, Pixels, VisionLanguageModel
 
+_TOKENS = 8192
+"""Of one batch at most, unless a single prompt is longer: attention takes memory for the tokens times their number."""
 
-def forward_arguments(model: VisionLanguageModel, request: Request) -> dict[str, Any]:
-    """Return what `model.module` is called with to read `request` without answering it.
+
+def forward_arguments(model: VisionLanguageModel, requests: Sequence[Request]) -> list[dict[str, Any]]:
+    """Return what `model.module` is called with to read `requests` without answering them.
+
+    Prompts of equal length, and with pictures alike in number, share a call; nothing is padded. Calls come in the order
+    of their first request.
 
     Raises:
         SampleError: for an empty prompt, or one that contains the image token.
         ImageError: for a picture that cannot be read.
     """
+    alike: dict[tuple[int, int], list[tuple[list[int], list[Pixels]]]] = {}
+    for request in requests:
+        ids, pixels = _read(model, request)
+        alike.setdefault((len(ids), len(pixels)), []).append((ids, pixels))
+    calls = []
+    for (length, _), rows in alike.items():
+        size = max(1, _TOKENS // length)
+        calls += [_call(model, rows[start : start + size]) for start in range(0, len(rows), size)]
+    return calls
+
+
+def _read(model: VisionLanguageModel, request: Request) -> tuple[list[int], list[Pixels]]:
     pixels = [model.preprocess(image) for image in request.images]
     layouts = iter(pixels)
-    config: Any = model.module.config
+    image_token: int = _config(model).image_token_id
     ids: list[int] = []
     for token in model.tokenize(request.prompt, len(pixels)):
-        repeats = next(layouts).layout.visual_tokens if token == IMAGE_SLOT else 1
-        ids += [config.image_token_id if token == IMAGE_SLOT else token] * repeats
-    tokens = torch.tensor([ids], device=model.device)
-    arguments = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "use_cache": False}
+        if token == IMAGE_SLOT:
+            ids += [image_token] * next(layouts).layout.visual_tokens
+        else:
+            ids.append(token)
+    return ids, pixels
+
+
+def _call(model: VisionLanguageModel, rows: Sequence[tuple[list[int], list[Pixels]]]) -> dict[str, Any]:
+    tokens = torch.tensor([ids for ids, _ in rows], device=model.device)
+    pixels = [item for _, shown in rows for item in shown]
+    arguments: dict[str, Any] = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "use_cache": False}
     if not pixels:
         return arguments
     family = model.info.family.partition("/")[0]
-    shown = _SHOWN[family](pixels)
+    for name, value in _SHOWN[family](pixels).items():
+        arguments[name] = value.to(model.device, _dtype(model) if value.is_floating_point() else None)
     if family.startswith("qwen"):
-        shown["mm_token_type_ids"] = (tokens == config.image_token_id).int()
-    dtype = next(parameter.dtype for parameter in model.module.parameters() if parameter.is_floating_point())
-    moved = {name: value.to(model.device) for name, value in shown.items()}
-    return arguments | moved | {"pixel_values": moved["pixel_values"].to(dtype)}
+        arguments["mm_token_type_ids"] = (tokens == _config(model).image_token_id).int()
+    return arguments
+
+
+def _config(model: VisionLanguageModel) -> Any:
+    return model.module.config
+
+
+def _dtype(model: VisionLanguageModel) -> torch.dtype:
+    return next(item.dtype for item in model.module.parameters() if item.is_floating_point())
 
 
 def _single(pixels: Sequence[Pixels]) -> dict[str, Tensor]:
