@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from steadyvlm.calibration import calibrate
+from steadyvlm.calibration.calibrate import calibrate
 from steadyvlm.calibration.examples import drawn_set
 from steadyvlm.calibration.quota import Schedule, resolve_schedule
 from steadyvlm.errors import UsageError
@@ -18,7 +18,7 @@ from steadyvlm.models.load import load
 from steadyvlm.models.low_bit_files import new_folder
 from steadyvlm.quantization import QUANTIZERS
 from steadyvlm.quantization.base import Calibrated
-from steadyvlm.quota.candidates import parse_layers
+from steadyvlm.quota.candidates import parse_layers, span
 from steadyvlm.quota.recipe_file import CalibrationIdentity, RecipeFile
 from steadyvlm.recipes.accelerate import AcceleratedModel
 from steadyvlm.recipes.calibrating import Examples, apply_quantizer, load_examples
@@ -74,7 +74,7 @@ def calibrate_lines(name: str, wish: Wish, out: Path, *, device: str, dtype: str
         packed = _packed(fast, partial)
         file = build_file(quota, schedule, model, packed, identity, examples.schedule)
         file.save(partial / RECIPE)
-        title = f"{model.info.name} · {recipe} · {len(chosen.samples)} samples"
+        title = f"{model.info.name} · {_short(recipe)} · {len(chosen.samples)} samples"
         (partial / "profile.json").write_text(_profile_text(schedule, fast, title), encoding="utf-8")
         (partial / "profile.svg").write_text(_figure(schedule, file, title), encoding="utf-8")
     return list(_lines(schedule, file, fast, out))
@@ -128,7 +128,7 @@ def _quantised(model: VisionLanguageModel, recipe: Recipe, examples: Examples, s
     quantizer: Any = recipe.build_quantizer()
     if quantizer is None:
         return AcceleratedModel(model, recipe)
-    say(f"quantising with {recipe}")
+    say(f"quantising with {_short(recipe)}")
     target = model.copy()
 
     def tell(done: int, total: int, what: str) -> None:
@@ -139,6 +139,10 @@ def _quantised(model: VisionLanguageModel, recipe: Recipe, examples: Examples, s
     else:
         report = apply_quantizer(quantizer, target, None, examples)
     return AcceleratedModel(target, recipe, None, report)
+
+
+def _short(recipe: Recipe) -> str:
+    return "not quantised" if recipe.quantizer is None else recipe.quantizer.name
 
 
 def _measuring(say: Say) -> Callable[[int, int], None]:
@@ -188,7 +192,7 @@ def _figure(schedule: Schedule, file: RecipeFile, title: str) -> str:
         sensitivity=schedule.measured.sensitivity,
         kept=[count / file.n_ref for count in file.flops.executed_visual_tokens],
     )
-    return quota_profile_figure(title, numbers, file.candidates)
+    return quota_profile_figure(f"{title} · candidate layers {span(file.candidates)}", numbers, file.candidates)
 
 
 def _lines(schedule: Schedule, file: RecipeFile, fast: AcceleratedModel, out: Path) -> Iterator[str]:
