@@ -14,10 +14,15 @@ import pytest
 import torch
 from torch import nn
 
+from steadyvlm.engine import Request, generate
 from steadyvlm.errors import InvalidOption, MissingDependency
+from steadyvlm.models.families import FAMILIES
 from steadyvlm.quantization.base import Quantizer
 from steadyvlm.quantization.linear import Int8Linear
 from steadyvlm.quantization.llm_int8 import LLMInt8
+from steadyvlm.records import Generation
+from tiny import make_image, tiny_llava
+from tiny_families import tiny_family
 
 needs_bitsandbytes = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"
@@ -98,6 +103,18 @@ def test_it_agrees_with_the_specification_rewritten_in_numpy() -> None:
     # A code may fall to the other side of a rounding edge in float32: allow one step of one token and one weight row.
     np.testing.assert_allclose(outputs.numpy(), exact, atol=2e-3)
     assert np.median(np.abs(outputs.numpy() - exact)) < 1e-6
+
+
+@needs_bitsandbytes
+def test_without_outliers_it_is_plain_vector_wise_int8() -> None:
+    linear, inputs = make(torch.float32, outlier=False)
+    assert float(inputs.abs().max()) < 6
+    outputs = quantized(linear)(inputs)
+    assert torch.equal(outputs, quantized(linear, threshold=0.0)(inputs))
+    assert linear.bias is not None
+    weight, bias = (tensor.detach().double().numpy() for tensor in (linear.weight, linear.bias))
+    exact = int8_reference(weight, bias, inputs.reshape(-1, 128).double().numpy(), float("inf"))
+    np.testing.assert_allclose(outputs.reshape(-1, 352).numpy(), exact, atol=2e-3)
 
 
 @needs_bitsandbytes
@@ -215,3 +232,28 @@ def test_options_are_put_in_order_on_construction() -> None:
     assert repr(LLMInt8(threshold=6)) == repr(LLMInt8())
     assert LLMInt8(modules=("vision", "connector")).modules == ("connector", "vision")
     assert isinstance(LLMInt8(), Quantizer)
+
+
+def family_of(name: str) -> Any:
+    return tiny_llava() if name == "llava" else tiny_family(name)
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_parts_of_all_families_answer_in_eight_bits(family: str) -> None:
+    original = family_of(family)
+    requests = [Request((make_image(seed, 40, 30 + 10 * seed),), "what colour is the star ?") for seed in range(3)]
+    exact = generate(original, requests, None, max_new_tokens=1)
+    for parts in (("language",), ("connector",), ("vision",), ("language", "connector", "vision")):
+        model = original.copy()
+        linears = model.linears(parts)
+        report = LLMInt8(modules=parts).quantize(linears, model.module)
+        assert [layer.name for layer in report.layers] == list(linears)
+        assert all(isinstance(model.module.get_submodule(name), Int8Linear) for name in linears)
+        answers = generate(model, requests, None, max_new_tokens=1)
+        for answer, reference in zip(answers, exact, strict=True):
+            assert isinstance(answer, Generation)
+            assert isinstance(reference, Generation)
+            nearest = {item.token_id for item in answer.top[:3]}
+            assert nearest & {item.token_id for item in reference.top[:3]}
+            assert answer.top != reference.top
