@@ -21,11 +21,14 @@ from steadyvlm.models.load import load
 from steadyvlm.models.low_bit_files import About, new_folder, write_module
 from steadyvlm.quantization.rtn_w4a4 import RTNW4A4
 from steadyvlm.quota.recipe_file import CalibrationIdentity
-from steadyvlm.recipes.joint import check_joint, deploy, load_joint, quota_of
+from steadyvlm.recipes import Recipe, accelerate
+from steadyvlm.recipes.joint import check_joint, deploy, joint_sha256, load_joint, quota_of
 from steadyvlm.recipes.joint_file import Packed, build_file
 from steadyvlm.records import Generation
 from steadyvlm.reduction.quota import Quota
 from steadyvlm.registry import spec_of
+from steadyvlm.seeding import bytes_hash
+from steadyvlm.study.plan import recipe_address
 from tiny import make_image, save_tiny
 
 LAYERS = 8
@@ -78,6 +81,19 @@ def test_what_runs_is_the_very_model_and_schedule_that_were_saved(made: Made) ->
     target = deploy(joint, made.model)
     assert answers(target, joint.quota) == answers(made.low_bit, made.schedule.quota)
     assert answers(target, joint.quota) != answers(made.model, joint.quota)
+    for asked in (joint, str(joint), Recipe(joint=str(made.folder))):
+        fast = accelerate(made.model, asked)
+        assert answers(fast.model, fast.reduction) == answers(target, joint.quota)  # type: ignore[arg-type]  # a Quota
+    with pytest.raises(CheckpointError, match="was made for 'source'"):
+        accelerate(load("pocket", device="cpu"), joint)
+
+
+def test_the_file_says_nothing_about_where_it_was_made(made: Made) -> None:
+    text = (made.folder / "recipe.json").read_text()
+    assert str(made.source.parent) not in text
+    assert load_joint(made.folder).file.model.name == "source"
+    assert recipe_address(str(load_joint(made.folder))) == "joint", "what is in the file is hashed with the weights"
+    assert joint_sha256(made.folder) == bytes_hash(text.encode())
 
 
 def test_the_file_says_what_was_measured_and_what_it_costs(made: Made) -> None:

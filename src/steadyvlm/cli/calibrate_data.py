@@ -77,7 +77,7 @@ def calibrate_lines(name: str, wish: Wish, out: Path, *, device: str, dtype: str
         title = f"{model.info.name} · {_short(recipe)} · {len(chosen.samples)} samples"
         (partial / "profile.json").write_text(_profile_text(schedule, fast, title), encoding="utf-8")
         (partial / "profile.svg").write_text(_figure(schedule, file, title), encoding="utf-8")
-    return list(_lines(schedule, file, fast, out))
+    return list(_lines(schedule, file, fast, name, out))
 
 
 def _checked(wish: Wish, out: Path) -> tuple[Recipe, Quota]:
@@ -195,7 +195,7 @@ def _figure(schedule: Schedule, file: RecipeFile, title: str) -> str:
     return quota_profile_figure(f"{title} · candidate layers {span(file.candidates)}", numbers, file.candidates)
 
 
-def _lines(schedule: Schedule, file: RecipeFile, fast: AcceleratedModel, out: Path) -> Iterator[str]:
+def _lines(schedule: Schedule, file: RecipeFile, fast: AcceleratedModel, name: str, out: Path) -> Iterator[str]:
     """Say what was decided and how to run it."""
     if fast.report is not None:
         yield str(fast.report)
@@ -210,7 +210,7 @@ def _lines(schedule: Schedule, file: RecipeFile, fast: AcceleratedModel, out: Pa
         f"{spent.ratio_visual_only:.1%} of the decoder without text."
     )
     yield f"Wrote {out / RECIPE}, profile.json, profile.svg" + (f" and {MODEL}/." if file.quantiser else ".")
-    yield f'Ask it: steadyvlm answer --model "{file.model.name}" --recipe "{out}" IMAGE QUESTION'
+    yield f'Ask it: steadyvlm answer --model "{name}" --recipe "{out}" IMAGE QUESTION'
     yield f"In a recipe: joint(path={str(out / RECIPE)!r})"
 
 

@@ -33,7 +33,8 @@ class ModelIdentity:
     """The model a recipe was made for.
 
     Attributes:
-        name: how it was loaded when the recipe was made; says nothing about what may run.
+        name: how it was called when the recipe was made, without the place of a folder; says nothing about what may
+            run.
         weights_sha256: `model.weights_sha256()`.
         num_layers: of the decoder.
         hidden_size: of the decoder.

@@ -22,7 +22,7 @@ from steadyvlm.models.load import load
 from steadyvlm.quantization.base import QuantizationReport
 from steadyvlm.recipes.asking import requests_of
 from steadyvlm.recipes.calibrating import apply_quantizer, is_unsettled, load_examples, settle
-from steadyvlm.recipes.joint import deploy, load_joint
+from steadyvlm.recipes.joint import JointRecipe, deploy, load_joint
 from steadyvlm.recipes.lvpruning_modules import needs_modules, resolve_modules
 from steadyvlm.recipes.recipe import Recipe
 from steadyvlm.recipes.resolve import resolve
@@ -81,13 +81,14 @@ class AcceleratedModel:
 
 
 def accelerate(
-    model: VisionLanguageModel, recipe: Recipe | str = "keep_all", *, vision_cache_images: int = 0
+    model: VisionLanguageModel, recipe: Recipe | JointRecipe | str = "keep_all", *, vision_cache_images: int = 0
 ) -> AcceleratedModel:
     """Return `model` with `recipe` applied; `model` itself stays as it is.
 
     Args:
         model: from `steadyvlm.load`.
-        recipe: a recipe or its text, for example "fastv(layer=3, keep_ratio=0.5) + rtn(bits=4)" or "visionzip-192".
+        recipe: a recipe or its text, for example "fastv(layer=3, keep_ratio=0.5) + rtn(bits=4)" or "visionzip-192"; or
+            a joint recipe that `steadyvlm calibrate` made.
         vision_cache_images: carry the encoder's output of this many pictures from batch to batch. Answers then report
             less time than they would take alone, so leave it at 0 when time is what you measure.
 
@@ -99,6 +100,8 @@ def accelerate(
 
     >>> fast = accelerate(model, "visionzip(dominant=32, contextual=8)")   # doctest: +SKIP
     """
+    if isinstance(recipe, JointRecipe):
+        recipe = Recipe(joint=str(recipe.path))
     recipe, notes = resolve(model, Recipe.parse(recipe) if isinstance(recipe, str) else recipe)
     cache = VisionCache(vision_cache_images) if vision_cache_images else None
     if recipe.joint is not None:

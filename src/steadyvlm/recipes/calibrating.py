@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from steadyvlm.calibration.calibrate import check_pruned
+from steadyvlm.calibration.calibrate import calibrate, check_pruned
 from steadyvlm.calibration.examples import Asking, Wanted, drawn_set, examples_of
 from steadyvlm.calibration.quota import resolve_schedule
 from steadyvlm.calibration.sets import AUTO
@@ -81,8 +81,6 @@ def apply_quantizer(
 ) -> QuantizationReport:
     """Quantise `target` in place, each kind of quantiser in its own way."""
     if isinstance(quantizer, Calibrated):
-        from steadyvlm.calibration import calibrate
-
         report: QuantizationReport = calibrate(quantizer, target, examples.quantizer, reduction)
         return report
     if isinstance(quantizer, BlockQuantizer):

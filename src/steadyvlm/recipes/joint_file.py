@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from steadyvlm.calibration.quota import Schedule
@@ -68,7 +69,7 @@ def build_file(
     counts = tuple(quota.budget(ratio, reference, reference) for ratio in quota.ratios)
     executed = executed_tokens(counts, quota.candidates, reference, model.info.num_layers, apply=quota.apply)
     return RecipeFile(
-        model=ModelIdentity(model.info.name, model.weights_sha256(), model.info.num_layers, model.info.width),
+        model=ModelIdentity(_name(model.info.name), model.weights_sha256(), model.info.num_layers, model.info.width),
         quantiser=None if packed is None else _quantiser(packed),
         calibration=calibration,
         n_ref=reference,
@@ -84,6 +85,11 @@ def build_file(
         flops=_flops(executed, reference, model, schedule, examples),
         reduction=str(spec_of(quota, "quota")),
     )
+
+
+def _name(source: str) -> str:
+    """Return how a model is called, without the place of a folder."""
+    return Path(source).name if Path(source).expanduser().is_dir() else source
 
 
 def _usual(visual_tokens: Sequence[int]) -> int:

@@ -306,12 +306,14 @@ def has_preset(text: str) -> bool:
 
 
 def recipe_address(text: str) -> str:
-    """Return what of a recipe belongs to a cell's address: where a checkpoint lies does not, its weights do."""
+    """Return what of a recipe belongs to a cell's address: where files lie does not, what is in them does."""
     if text == KEEP_ALL:
         return text  # needs no method, and so no torch
     from steadyvlm.recipes.recipe import Recipe
 
     recipe = Recipe.parse(text)
+    if recipe.joint is not None:
+        return "joint"
     return str(recipe) if recipe.checkpoint is None else f"checkpoint + {replace(recipe, checkpoint=None)}"
 
 
