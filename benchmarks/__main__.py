@@ -8,7 +8,18 @@ import sys
 
 import torch
 
-NAMES = ("engine_vs_generate", "prefill_speedup", "choosing_tokens", "demo_cost", "perturb_images", "perturb_text")
+NAMES = (
+    "engine_vs_generate",
+    "prefill_speedup",
+    "choosing_tokens",
+    "demo_cost",
+    "perturb_images",
+    "perturb_text",
+    "w4a4_linear",
+    "packing",
+    "low_bit_memory",
+    "calibration_time",
+)
 
 
 def main(names: tuple[str, ...]) -> None:
