@@ -21,7 +21,7 @@ from tiny import make_image, tiny_llava
 def write_set(where: Path, **changes: Any) -> Path:
     """A set of four: three pictures in a folder beside the file, and text."""
     (where / "pictures").mkdir(exist_ok=True)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number in range(3):
         place = where / "pictures" / f"{number}.png"
         make_image(number).save(place)

@@ -6,8 +6,6 @@ is named by its path.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from steadyvlm.registry import Registry
 
 CALIBRATION_SETS = Registry(
@@ -46,16 +44,4 @@ CALIBRATORS = Registry(
 )
 """Name of a quantiser -> the function that shows it the model; see `calibrate.calibrate` for its arguments."""
 
-if TYPE_CHECKING:
-    from steadyvlm.calibration.calibrate import calibrate as calibrate
-
-__all__ = ["CALIBRATION_IMAGES", "CALIBRATION_OWNERS", "CALIBRATION_SETS", "CALIBRATORS", "calibrate"]
-
-
-def __getattr__(name: str) -> Any:
-    """Load what needs torch only when it is asked for."""
-    if name == "calibrate":
-        from steadyvlm.calibration.calibrate import calibrate
-
-        return calibrate
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+__all__ = ["CALIBRATION_IMAGES", "CALIBRATION_OWNERS", "CALIBRATION_SETS", "CALIBRATORS"]

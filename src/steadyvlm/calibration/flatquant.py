@@ -181,7 +181,7 @@ def learn(inputs: BlockInputs, model: VisionLanguageModel, quantizer: FlatQuant)
     with torch.no_grad():
         batches = [(batch, exact(batch.hidden.float(), batch.context)) for batch in inputs.batches]
     optimizer = torch.optim.AdamW(flat.parameter_groups(), weight_decay=quantizer.weight_decay)
-    steps = quantizer.epochs * len(batches)
+    steps = max(1, quantizer.epochs * len(batches))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: quantizer.rate(min(step, steps - 1), steps))
     for _, (batch, target) in itertools.product(range(quantizer.epochs), batches):
         loss = block_loss(flat(batch.hidden.float(), batch.context, quantize=True), target, batch.valid)
