@@ -184,6 +184,22 @@ def test_codes_are_those_of_the_paper_and_lie_where_their_weights_lay(path: str,
 
 
 @needs_compressor
+def test_prompts_of_equal_length_share_a_call_and_give_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = [Request((make_image(i, 40, 30),), "what colour is the star ?") for i in range(5)]
+    for family in FAMILIES:
+        (call,) = forward_arguments(shared(family), requests)
+        assert call["input_ids"].shape[0] == 5
+        together, alone = fresh(family), fresh(family)
+        calibrate_weights(GPTQ(group=8, modules=PARTS), together, requests)
+        with monkeypatch.context() as patch:
+            patch.setattr("steadyvlm.calibration.llm_compressor_inputs._TOKENS", 1)
+            assert len(forward_arguments(shared(family), requests)) == 5
+            calibrate_weights(GPTQ(group=8, modules=PARTS), alone, requests)
+        for name, linear in together.linears(PARTS).items():
+            assert float((linear.codes() == alone.module.get_submodule(name).codes()).float().mean()) > 0.9
+
+
+@needs_compressor
 def test_blocks_at_once_differ_from_groups_in_turn() -> None:
     turn, once = fresh("llava"), fresh("llava")
     calibrate_weights(GPTQ(group=8), turn, examples())
@@ -279,7 +295,10 @@ def test_pairs_join_what_writes_an_input_and_what_reads_it(family: str) -> None:
 @needs_compressor
 def test_a_connector_alone_is_rounded_and_the_report_says_so() -> None:
     model = fresh("llava")
-    report = calibrate_weights(AWQ(group=8, modules=("connector",)), model, examples())
+    told: list[tuple[int, int, str]] = []
+    quantizer = AWQ(group=8, modules=("connector",))
+    report = calibrate_weights(quantizer, model, examples(), progress=lambda *what: told.append(what))
+    assert told == [(1, 1, "model.multi_modal_projector")]
     assert len(report.layers) == 2
     assert report.notes[1] == "2 linears were rounded without scales: nothing in front of them can take up a factor."
 

@@ -85,7 +85,7 @@ def weights_alone(
     """GPTQ and AWQ: neither prunes meanwhile nor keeps what it learns."""
     from steadyvlm.calibration.llm_compressor import calibrate_weights
 
-    return calibrate_weights(quantizer, model, examples)
+    return calibrate_weights(quantizer, model, examples, progress=progress)
 
 
 def _name(quantizer: Calibrated) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,7 +40,11 @@ _NOTED = {"quantization_enabled", "forward"}  # the second is the head's own met
 
 
 def calibrate_weights(
-    quantizer: GPTQ | AWQ, model: VisionLanguageModel, requests: Sequence[Request]
+    quantizer: GPTQ | AWQ,
+    model: VisionLanguageModel,
+    requests: Sequence[Request],
+    *,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> QuantizationReport:
     """Quantise the weights of `model` in place; hand over a copy to keep the original.
 
@@ -48,6 +52,7 @@ def calibrate_weights(
         quantizer: what to do.
         model: the model that is changed.
         requests: calibration examples, with their pictures.
+        progress: called as `progress(done, total, what)` when a block is done.
 
     Raises:
         InvalidOption: when the group does not divide an input width, or there is no example.
@@ -78,6 +83,7 @@ def calibrate_weights(
             groups=lambda block: [tuple(name for name in group if name in ready) for group in groups(block)],
             around=functools.partial(_measured, quantizer, model.module, ready, errors),
             modifiers=modifiers,
+            progress=progress,
         )
         notes = (_HELD.format(bits=quantizer.bits), *_notes(quantizer, modifiers, blocks, ready))
         session.finalize()  # which forgets what the notes are made from
@@ -169,7 +175,11 @@ def _notes(
 
 @contextlib.contextmanager
 def _measured(
-    quantizer: GPTQ | AWQ, root: nn.Module, names: Collection[str], errors: dict[str, float], block: Block
+    quantizer: GPTQ | AWQ,
+    root: nn.Module,
+    names: Collection[str],
+    errors: dict[str, float],
+    block: Block,
 ) -> Iterator[None]:
     """Note how far the weights of a block moved: from what they were, or with AWQ from what scaling made of them."""
     linears: dict[str, Any] = {name: root.get_submodule(name) for name in block.linears if name in names}

@@ -50,6 +50,7 @@ def run_blocks(
     groups: Callable[[Block], Sequence[tuple[str, ...]]],
     around: Callable[[Block], AbstractContextManager[None]],
     modifiers: Sequence[Any],
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> None:
     """Show `examples` to the blocks, one after the other, and let the session's modifiers quantise each.
 
@@ -61,10 +62,12 @@ def run_blocks(
         groups: of a block, the linears that are quantised together; the block runs anew for each group.
         around: entered before a block is quantised, left when it has been.
         modifiers: of the active session, in their order.
+        progress: called as `progress(done, total, what)` when a block is done.
     """
     helpers: Any = importlib.import_module("llmcompressor.utils.helpers")
     events: Any = importlib.import_module("llmcompressor.core").LifecycleCallbacks
     hooks: Any = importlib.import_module("llmcompressor.modifiers.utils.hooks").HooksMixin
+    done = 0
     events.calibration_start()
     _without_pinning(modifiers)
     with helpers.calibration_forward_context(module), helpers.DisableQuantization(module):
@@ -87,6 +90,9 @@ def run_blocks(
                 with hooks.disable_hooks():
                     for call in calls:
                         call.hidden = _run(target, call, number)
+                done += 1
+                if progress is not None:
+                    progress(done, len(blocks), block.path)
     events.calibration_end()
 
 
