@@ -50,9 +50,10 @@ class Row:
 
     def __str__(self) -> str:
         """One line of the table."""
+        forwards = self.step / self.forward
         return (
             f"{self.model:<12} {self.block:<36} forward {self.forward * 1000:6.1f} ms   "
-            f"step {self.step * 1000:6.1f} ms ({self.step / self.forward:4.1f} forwards)   all steps {self.whole:5.0f} s"
+            f"step {self.step * 1000:6.1f} ms ({forwards:5.1f} forwards)   all steps {self.whole:5.0f} s"
         )
 
 
