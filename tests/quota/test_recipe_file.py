@@ -175,3 +175,18 @@ def test_uniform_and_given_schedules_check_themselves_too(tmp_path: Path) -> Non
 def test_executed_tokens_follow_where_tokens_are_dropped() -> None:
     assert executed_tokens((400, 173), (2, 3), 576, 6, apply="next") == (576, 576, 576, 400, 173, 173)
     assert executed_tokens((400, 173), (2, 3), 576, 6, apply="own") == (576, 576, 400, 173, 173, 173)
+
+
+def test_every_field_is_explained_in_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "joint.md").read_text(encoding="utf-8")
+
+    def names(value: object, prefix: str = "") -> list[str]:
+        found = []
+        for item in dataclasses.fields(value):  # type: ignore[arg-type]  # only dataclasses come here
+            part = getattr(value, item.name)
+            deeper = dataclasses.is_dataclass(part) and item.name not in ("weights",) and not hasattr(part, "iqr")
+            found += names(part, f"{item.name}.") if deeper else [f"{prefix}{item.name}"]
+        return found
+
+    missing = [name for name in names(recipe()) if f"`{name}`" not in page]
+    assert not missing
