@@ -30,6 +30,7 @@ from steadyvlm.cli.report import report
 from steadyvlm.cli.run import run
 from steadyvlm.cli.show import show
 from steadyvlm.cli.status import status
+from steadyvlm.cli.system import system
 from steadyvlm.cli.train import train
 from steadyvlm.errors import MissingDependency, SteadyVLMError, UnknownName
 
@@ -103,6 +104,7 @@ for _command in (
     pocket,
     calibrate,
     quantize,
+    system,
     calibration_set,
     train,
 ):
