@@ -14,24 +14,8 @@ from steadyvlm.calibration import CALIBRATION_SETS
 from steadyvlm.calibration.examples import Wanted, drawn_set, examples_of, examples_sha256
 from steadyvlm.calibration.sets import CalibrationSample, CalibrationSet, find_set, read_set, shares
 from steadyvlm.errors import ImageError, InvalidOption, SampleError, UnknownName, Unsupported
-from steadyvlm.seeding import bytes_hash
 from tiny import make_image, tiny_llava
-
-
-def write_set(where: Path, **changes: Any) -> Path:
-    """A set of four: three pictures in a folder beside the file, and text."""
-    (where / "pictures").mkdir(exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    for number in range(3):
-        place = where / "pictures" / f"{number}.png"
-        make_image(number).save(place)
-        image = {"image": place.name, "image_sha256": bytes_hash(place.read_bytes())}
-        rows.append({"id": f"p{number}", "prompt": f"what {number}", "group": "seen", **image})
-    rows.append({"id": "t", "prompt": "how", "group": "text", "image": None, "image_sha256": None})
-    head = {"format": "steadyvlm-calibration-set", "version": 1, "name": "mine", "about": "", "source": None}
-    path = where / "mine.json"
-    path.write_text(json.dumps({**head, "folder": "pictures", "samples": rows, **changes}), encoding="utf-8")
-    return path
+from tiny_sets import write_set
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

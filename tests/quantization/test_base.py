@@ -5,7 +5,7 @@ import json
 import pytest
 
 from steadyvlm.errors import InvalidOption
-from steadyvlm.quantization.base import QuantizationReport, QuantizedLayer, SkippedLayer, checked_parts
+from steadyvlm.quantization.base import BlockError, QuantizationReport, QuantizedLayer, SkippedLayer, checked_parts
 
 
 def test_a_report_adds_up_and_survives_json() -> None:
@@ -28,3 +28,15 @@ def test_parts_that_are_none_are_refused(value: object) -> None:
 
 def test_parts_have_one_canonical_order() -> None:
     assert checked_parts("rtn", ("vision", "connector", "language", "vision")) == ("language", "connector", "vision")
+
+
+def test_a_report_says_what_learning_left_of_the_error() -> None:
+    errors = tuple(BlockError(f"b{i}", "language", 9.0, *numbers) for i, numbers in enumerate(NUMBERS))
+    report = QuantizationReport("flatquant", (), block_errors=errors)
+    assert report.learned_share == pytest.approx(0.1)  # of 0.5 and 0.02; a block that rounding leaves alone is no part
+    assert str(report).endswith("0 skipped, 10% of rounding's error per block")
+    assert json.loads(json.dumps(report.to_json()))["block_errors"][1]["rotated"] == 3.0
+    assert QuantizationReport("rtn", ()).learned_share is None
+
+
+NUMBERS = ((2.0, 1.5, 1.0), (5.0, 3.0, 0.1), (0.0, 0.0, 0.0))

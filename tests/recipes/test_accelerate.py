@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from PIL import Image
 from steadyvlm.errors import CheckpointError, ImageError, InvalidOption, RunError, SampleError, Unsupported
 from steadyvlm.models.llava import Llava
 from steadyvlm.recipes import AcceleratedModel, Recipe, accelerate, answer
+from steadyvlm.recipes.calibrating import calibration_sha256
 from steadyvlm.records import Failure, Generation, Sample
+from steadyvlm.reduction.quota import Quota
 from tiny import VISUAL, make_image, make_image_processor, make_module, make_tokenizer, save_tiny, tiny_llava
+from tiny_sets import write_set
 
 
 @dataclass
@@ -175,3 +179,124 @@ def test_a_huge_picture_is_refused(tmp_path: Path) -> None:
     Image.new("1", (9000, 9000)).save(path)
     with pytest.raises(ImageError, match=r"9,000 x 9,000 pixels"):
         answer(tiny_llava(), path, "what?")
+
+
+QUICK = "epochs=1, batch=2, samples=4"
+
+
+def numbers(model: Any) -> dict[str, Any]:
+    return {name: value.clone() for name, value in model.module.state_dict().items()}
+
+
+@pytest.mark.parametrize("method", ["rtn_w4a4", "hadamard_w4a4"])
+def test_a_quantiser_of_whole_blocks_works_on_a_copy(method: str) -> None:
+    model = tiny_llava()
+    before = numbers(model)
+    fast = accelerate(model, f"fastv(layer=2, keep_ratio=0.5) + {method}")
+    assert fast.report is not None
+    assert {layer.name for layer in fast.report.layers} == set(model.linears(("language", "connector", "vision")))
+    assert all(bool((value == before[name]).all()) for name, value in numbers(model).items())
+    (result,) = generations(fast.answer_batch([sample("a", Picture(1))]))
+    assert result.cost is not None
+
+
+def test_a_quantiser_that_learns_is_shown_its_examples(tmp_path: Path) -> None:
+    model = tiny_llava()
+    before = numbers(model)
+    fast = accelerate(model, f"flatquant(calibration={str(write_set(tmp_path))!r}, {QUICK})")
+    assert fast.report is not None
+    assert len(fast.report.block_errors) == len(model.blocks(("language", "connector", "vision")))
+    assert any("4 examples" in note for note in fast.report.notes)
+    assert all(bool((value == before[name]).all()) for name, value in numbers(model).items())
+    assert generations(fast.answer_batch([sample("a", Picture(1))]))
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "complaint"),
+    [
+        ("calibration='auto'", Unsupported, "no calibration set belongs to"),
+        ("calibration='pocket', samples=100000", InvalidOption, "holds 396 samples, 100000 were asked for"),
+        ("calibration='none.json'", SampleError, "no calibration set at 'none.json'"),
+        ("calibration='pocket', pruned=True", InvalidOption, "the recipe drops no tokens"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_refused_before_a_copy_is_made(
+    options: str, kind: type[Exception], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Llava, "copy", lambda self: pytest.fail("copied before it was checked"))
+    with pytest.raises(kind, match=complaint):
+        accelerate(tiny_llava(), f"flatquant({options})")
+
+
+def test_a_missing_picture_stops_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_set(tmp_path)
+    (tmp_path / "pictures" / "1.png").unlink()
+    monkeypatch.setattr(Llava, "copy", lambda self: pytest.fail("copied before it was checked"))
+    with pytest.raises(ImageError, match=r"1 of 3 pictures are missing: 1\.png"):
+        accelerate(tiny_llava(), f"flatquant(calibration={str(path)!r}, {QUICK})")
+
+
+@pytest.mark.parametrize("quantizer", ["", " + rtn(group=8)", " + rtn_w4a4(modules='vision')"])
+def test_scores_that_need_quantised_activations_are_refused_without_them(
+    quantizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Llava, "copy", lambda self: pytest.fail("copied before it was checked"))
+    quota = "quota(layers=(2,), keep_ratios='uniform', residual_domain='transformed')"
+    with pytest.raises(Unsupported, match="reads its input as it is"):
+        accelerate(tiny_llava(), quota + quantizer)
+
+
+def test_a_schedule_is_measured_on_the_quantised_model_with_the_quantisers_set(tmp_path: Path) -> None:
+    path = str(write_set(tmp_path))
+    recipe = f"quota(layers=(2,), samples=4) + flatquant(calibration={path!r}, {QUICK})"
+    fast = accelerate(tiny_llava(), recipe)
+    assert isinstance(fast.reduction, Quota)
+    assert fast.reduction.keep_ratios == (0.3,)
+    assert fast.recipe.reduction is not None
+    assert "keep_ratios=(0.3,)" in str(fast.recipe)
+    assert any("candidate" in note or "layers" in note for note in fast.notes)
+    (result,) = generations(fast.answer_batch([sample("a", Picture(1))]))
+    assert result.cost is not None
+    assert min(result.cost.visual_tokens_per_layer) == math.ceil(0.3 * VISUAL)
+
+
+def test_a_schedule_can_be_measured_without_a_quantiser(tmp_path: Path) -> None:
+    path = str(write_set(tmp_path))
+    weights = "weights=(0.5, 0.25, 0.25, 0.0)"
+    fast = accelerate(tiny_llava(), f"quota(layers=(2,), samples=4, calibration={path!r}, {weights})")
+    assert fast.model is tiny_llava()
+    assert isinstance(fast.reduction, Quota)
+    assert not fast.reduction.is_auto
+
+
+def test_a_pruned_graph_is_calibrated_with_the_reduction_at_work(tmp_path: Path) -> None:
+    path = str(write_set(tmp_path))
+    recipe = f"fastv(layer=2, keep_ratio=0.25) + flatquant(calibration={path!r}, pruned=True, {QUICK})"
+    report = accelerate(tiny_llava(), recipe).report
+    assert report is not None
+    assert any("keep_ratio=0.25" in note and "at work" in note for note in report.notes)
+    with pytest.raises(InvalidOption, match="Write its layers and keep_ratios out"):
+        accelerate(tiny_llava(), f"quota + flatquant(calibration={path!r}, pruned=True)")
+
+
+def test_the_address_of_examples_follows_what_is_drawn(tmp_path: Path) -> None:
+    path = write_set(tmp_path)
+
+    def address(recipe: str) -> str | None:
+        parsed = Recipe.parse(recipe)
+        return calibration_sha256(parsed.build_quantizer(), parsed.build_reduction(), "0" * 64, "mine")
+
+    flat, quota = "flatquant(calibration={0!r}, samples={1})", "quota(calibration={0!r}, samples={1})"
+    assert address("fastv + rtn") is None
+    assert address("quota(layers=(2,), keep_ratios='uniform')") is None
+    whole = address(flat.format(str(path), 4))
+    assert whole is not None
+    assert address(flat.format(str(path), 2)) != whole
+    assert address(quota.format(str(path), 4)) not in (None, whole)
+    both = address(f"quota(samples=4) + {flat.format(str(path), 4)}")
+    assert both not in (None, whole)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("what 0", "what else"), encoding="utf-8")
+    assert address(flat.format(str(path), 4)) != whole
+    path.write_text(text.replace('"mine"', '"renamed"'), encoding="utf-8")
+    assert address(flat.format(str(path), 4)) == whole

@@ -143,3 +143,18 @@ def test_a_preset_is_addressed_as_what_it_became(study: Study, tmp_path: Path) -
 def _key(result: StudyResult, arm: str) -> str:
     (key,) = (status.entry.key for status in ResultStore(result.folder).status() if status.entry.arm == arm)
     return key
+
+
+def test_calibration_examples_are_part_of_the_address(model: Path, tmp_path: Path) -> None:
+    from tiny_sets import write_set
+
+    session = open_session(str(model), device="cpu", dtype="float32")
+    path = write_set(tmp_path)
+    plain, recipe = session.weights_sha256("keep_all"), f"flatquant(calibration={str(path)!r}, samples=4)"
+    address = session.weights_sha256(recipe)
+    assert address != plain
+    assert session.weights_sha256("rtn_w4a4") == plain
+    path.write_text(path.read_text(encoding="utf-8").replace("what 0", "what else"), encoding="utf-8")
+    assert session.weights_sha256(recipe) != address
+    with pytest.raises(InvalidOption, match="holds 4 samples, 128 were asked for"):
+        session.weights_sha256(f"flatquant(calibration={str(path)!r})")

@@ -10,6 +10,7 @@ Letters: O output width, I input width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -67,7 +68,7 @@ class BlockError:
         power: mean square of the full-precision output.
         rounded: error of round-to-nearest.
         rotated: error of Hadamard rotation.
-        learned: error of what was learned, as it was put into the model.
+        learned: error of what was learned.
     """
 
     block: str
@@ -114,6 +115,15 @@ class QuantizationReport:
         """Bytes the same weights occupy now."""
         return sum(layer.held_bytes for layer in self.layers)
 
+    @property
+    def learned_share(self) -> float | None:
+        """How much of round-to-nearest's error per block is left after learning, geometric mean over blocks.
+
+        None without a block that rounding changes.
+        """
+        ratios = [math.log(max(item.learned, 1e-300) / item.rounded) for item in self.block_errors if item.rounded > 0]
+        return math.exp(sum(ratios) / len(ratios)) if ratios else None
+
     def to_json(self) -> dict[str, Any]:
         """Return plain data for a run's provenance, totals included."""
         totals = {name: getattr(self, name) for name in ("original_bytes", "packed_bytes", "held_bytes")}
@@ -121,9 +131,10 @@ class QuantizationReport:
 
     def __str__(self) -> str:
         kind = "simulated storage, held as before" if self.simulated else f"{self.held_bytes:,} bytes held"
+        learned = "" if self.learned_share is None else f", {self.learned_share:.0%} of rounding's error per block"
         return (
             f"{self.quantizer}: {len(self.layers)} linears, {self.original_bytes:,} -> {self.packed_bytes:,} bytes "
-            f"packed ({kind}), {len(self.skipped)} skipped"
+            f"packed ({kind}), {len(self.skipped)} skipped{learned}"
         )
 
 
