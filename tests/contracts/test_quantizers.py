@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from block_cases import BlockCase, block_cases
 from steadyvlm.errors import CheckpointError, InvalidOption, MissingDependency, Unsupported
 from steadyvlm.quantization import QUANTIZERS
 from steadyvlm.quantization.base import PARTS, BlockQuantizer, Calibrated, Quantizer
@@ -26,8 +27,13 @@ def usable(name: str) -> Any:
     return pytest.param(quantizer, id=name)
 
 
-# Quantisers of whole blocks, and those that see a model at work, are handed models by the tests of their own.
-ALL = [usable(name) for name in QUANTIZERS if isinstance(QUANTIZERS.load(name)(), Quantizer)]
+def of_kind(kind: type) -> list[Any]:
+    return [usable(name) for name in QUANTIZERS if isinstance(QUANTIZERS.load(name)(), kind)]
+
+
+ALL = of_kind(Quantizer)
+OF_BLOCKS = of_kind(BlockQuantizer)
+CALIBRATED = of_kind(Calibrated)  # how they change a model is tested where models are run: tests/calibration
 
 
 def make_root(dtype: torch.dtype = torch.float32) -> tuple[nn.Module, dict[str, nn.Linear]]:
@@ -113,3 +119,53 @@ def test_bad_requests_are_refused_before_anything_changes(quantizer: Quantizer) 
     with pytest.raises(CheckpointError, match="linear 'b'"):
         quantizer.quantize(linears, root)
     assert all(root.get_submodule(name) is linear for name, linear in linears.items())
+
+
+@pytest.mark.parametrize("quantizer", OF_BLOCKS)
+@pytest.mark.parametrize("case", block_cases(), ids=str)
+def test_a_block_answers_nearly_the_same(quantizer: Any, case: BlockCase) -> None:
+    root = copy.deepcopy(case.root)
+    with torch.inference_mode():
+        report = dataclasses.replace(quantizer, weight_bits=8, activation_bits=8).quantize_blocks([case.block], root)
+        error = float((case.original(root) - case.original()).norm() / case.original().norm())
+        assert 1e-4 < error < 0.2
+        assert torch.equal(case.original(root), case.original(root))
+    assert [layer.name for layer in report.layers] == list(case.block.linears)
+    assert json.loads(json.dumps(report.to_json()))["quantizer"] == report.quantizer
+    assert not any(root.get_submodule(path).training for path in case.block.linears)
+
+
+@pytest.mark.parametrize("quantizer", OF_BLOCKS)
+def test_blocks_quantised_twice_are_the_same_and_can_be_copied(quantizer: BlockQuantizer) -> None:
+    case, states = block_cases()[1], []
+    for _ in range(2):
+        root = copy.deepcopy(case.root)
+        quantizer.quantize_blocks([case.block], root)
+        states.append(root.state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert torch.equal(case.original(copy.deepcopy(root)), case.original(root))
+
+
+@pytest.mark.parametrize("quantizer", OF_BLOCKS)
+def test_bad_blocks_are_refused_before_anything_changes(quantizer: BlockQuantizer) -> None:
+    case = block_cases()[0]
+    root = copy.deepcopy(case.root)
+    linears = {path: root.get_submodule(path) for path in case.block.linears}
+    with pytest.raises(Unsupported, match="nothing to quantise"):
+        quantizer.quantize_blocks([], root)
+    last: Any = linears[[*linears][-1]]
+    last.weight.data[0, 0] = torch.nan
+    with pytest.raises(CheckpointError, match=[*linears][-1]):
+        quantizer.quantize_blocks([case.block], root)
+    assert all(root.get_submodule(path) is linear for path, linear in linears.items())
+
+
+@pytest.mark.parametrize("quantizer", CALIBRATED)
+def test_what_calibrates_says_on_what(quantizer: Calibrated) -> None:
+    assert isinstance(quantizer.calibration, str)
+    assert quantizer.samples > 0
+    assert isinstance(quantizer.seed, int)
+    assert quantizer.pruned is False
+    changed: Any = dataclasses.replace(quantizer, seed=5, samples=3)  # type: ignore[type-var]
+    assert (changed.seed, changed.samples) == (5, 3)

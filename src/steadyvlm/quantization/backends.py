@@ -110,18 +110,19 @@ def _reference(x: Tensor, weight: LowBitWeight, rounding: Rounding, bias: Tensor
     codes, scale = quantize_rows(x, rounding.bits, rounding.clip)
     largest = weight.width << (rounding.bits - 1) << (weight.bits - 1)
     exact = codes.to(torch.float32 if largest <= _EXACT_IN_FLOAT32 else torch.float64)
-    outputs = _scaled(lambda tile: exact @ weight.codes(tile).to(exact.dtype).t(), weight, scale)
-    return _finished(outputs, bias, x.dtype)
+    return _scaled(lambda tile: exact @ weight.codes(tile).to(exact.dtype).t(), weight, scale, bias, x.dtype)
 
 
 def _int8(x: Tensor, weight: LowBitWeight, rounding: Rounding, bias: Tensor | None) -> Tensor:
     codes, scale = quantize_rows(x, rounding.bits, rounding.clip)
     if weight.bits > 4:
-        outputs = _scaled(lambda tile: int_product(codes, weight.packed[tile]), weight, scale)
-        return _finished(outputs, bias, x.dtype)
+        return _scaled(lambda tile: int_product(codes, weight.packed[tile]), weight, scale, bias, x.dtype)
     halves = apart(codes)
-    outputs = _scaled(lambda tile: int_product(halves, sixteenfold(weight.packed[tile])) >> 4, weight, scale)
-    return _finished(outputs, bias, x.dtype)
+
+    def product(tile: slice) -> Tensor:
+        return int_product(halves, sixteenfold(weight.packed[tile])) >> 4
+
+    return _scaled(product, weight, scale, bias, x.dtype)
 
 
 def _triton(x: Tensor, weight: LowBitWeight, rounding: Rounding, bias: Tensor | None) -> Tensor:
@@ -175,12 +176,15 @@ def _finished(outputs: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tenso
     return (outputs if bias is None else outputs + bias.to(torch.float32)).to(dtype)
 
 
-def _scaled(product: Callable[[slice], Tensor], weight: LowBitWeight, scale: Tensor) -> Tensor:
-    """Scale the integer products of every tile of output rows and join them, [N, O] float32."""
-    outputs = torch.empty(scale.shape[0], weight.packed.shape[0], dtype=torch.float32, device=scale.device)
+def _scaled(
+    product: Callable[[slice], Tensor], weight: LowBitWeight, scale: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """Scale the integer products of every tile of output rows, add the bias, cast and join them: [N, O] `dtype`."""
+    outputs = torch.empty(scale.shape[0], weight.packed.shape[0], dtype=dtype, device=scale.device)
     steps = weight.scale.to(torch.float32)
     for rows in weight.tiles():
-        outputs[:, rows] = product(rows).to(torch.float32).mul_(scale).mul_(steps[rows])
+        scaled = product(rows).to(torch.float32).mul_(scale).mul_(steps[rows])
+        outputs[:, rows] = scaled if bias is None else scaled.add_(bias[rows].to(torch.float32))
     return outputs
 
 

@@ -57,6 +57,7 @@ UNCLIPPED = Clip()
 
 _SMALLEST = {torch.float16: 2.0**-14, torch.float32: 2.0**-126}  # normal numbers: smaller scales lose precision
 _LARGEST = {torch.float16: 65504.0, torch.float32: torch.finfo(torch.float32).max}
+_IN_CACHE = 1 << 17  # entries that are rounded at a time on a CPU: in float32 they stay in a core's cache
 _SMALLEST_GROUP_SCALE = 2.0**-24  # any float16 will do where scales are rounded up
 
 
@@ -74,9 +75,15 @@ def quantize_rows(x: Tensor, bits: int, clip: Clip = UNCLIPPED) -> tuple[Tensor,
     >>> quantize_rows(torch.tensor([[7.0, -3.4, 0.5, 1.5]]), bits=4)
     (tensor([[ 7, -3,  0,  2]], dtype=torch.int8), tensor([[1.]]))
     """
+    rows = x.reshape(-1, x.shape[-1])
+    codes = torch.empty(rows.shape, dtype=torch.int8, device=x.device)
+    scale = torch.empty(len(rows), 1, dtype=torch.float32, device=x.device)
+    step = max(1, len(rows) if x.is_cuda else _IN_CACHE // x.shape[-1])
     with torch.no_grad():
-        codes, scale = _symmetric(x, bits, clip.high, clip.low, torch.float32)
-    return codes.to(torch.int8), scale.to(torch.float32)
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            codes[part], scale[part] = _symmetric(rows[part], bits, clip.high, clip.low, torch.float32)
+    return codes.view(x.shape), scale.view(*x.shape[:-1], 1)
 
 
 def quantize_weight(
@@ -188,7 +195,7 @@ def _symmetric(x: Tensor, bits: int, high: Share, low: Share, scale_dtype: torch
     top = high * x.amax(dim=-1, keepdim=True).clamp(min=0.0)
     bottom = low * x.amin(dim=-1, keepdim=True).clamp(max=0.0)
     reach = torch.maximum(top, -bottom)
-    steps = (reach / highest).clamp(min=_SMALLEST[scale_dtype])
+    steps = _divided(reach, highest).clamp(min=_SMALLEST[scale_dtype])
     steps = torch.where(steps <= _LARGEST[scale_dtype], steps, torch.nan)
     scale = _stepwise(torch.where(reach == 0, 1.0, steps), lambda exact: exact.to(scale_dtype).to(exact.dtype))
     return _stepwise(x / scale, torch.round).clamp(-highest - 1, highest), scale
@@ -201,7 +208,7 @@ def _asymmetric(x: Tensor, bits: int, high: Share, low: Share) -> tuple[Tensor, 
     top = high * x.amax(dim=-1, keepdim=True).clamp(min=0.0)
     bottom = low * x.amin(dim=-1, keepdim=True).clamp(max=0.0)
     reach = top - bottom
-    steps = (reach / highest).clamp(_SMALLEST_GROUP_SCALE, _LARGEST[torch.float16])
+    steps = _divided(reach, highest).clamp(_SMALLEST_GROUP_SCALE, _LARGEST[torch.float16])
     steps = torch.where(torch.isfinite(x.amax(dim=-1, keepdim=True) - x.amin(dim=-1, keepdim=True)), steps, torch.nan)
     scale = _stepwise(torch.where(reach == 0, 1.0, steps), _up_to_half)
     zero = _stepwise(-bottom / scale, torch.round).clamp(0, highest)
@@ -211,6 +218,11 @@ def _asymmetric(x: Tensor, bits: int, high: Share, low: Share) -> tuple[Tensor, 
 def _wide(x: Tensor) -> Tensor:
     """Return x in float32, or float64 where it is that already."""
     return x if x.dtype == torch.float64 else x.to(torch.float32)
+
+
+def _divided(x: Tensor, divisor: int) -> Tensor:
+    """Return x / divisor, rounded as IEEE 754 wants it: by a plain number, CUDA would multiply with its reciprocal."""
+    return x / torch.full_like(x, divisor)
 
 
 def _stepwise(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
