@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from steadyvlm.calibration.quota import measure, resolve_schedule
@@ -144,6 +146,24 @@ def test_the_profile_is_that_of_the_deployed_model() -> None:
     assert profile.mass_top10abs.median == pytest.approx(np.median(masses, axis=0), rel=1e-3)
     assert profile.redundancy_median == pytest.approx(np.median(alike, axis=0), abs=1e-3)
     assert (profile.samples, profile.visual_tokens) == (3, (36, 72))
+
+
+def test_it_is_measured_how_far_residual_and_magnitude_say_the_same() -> None:
+    table = []
+    for request in PICTURED:
+        visual = inputs_of(request)[1]
+        row = []
+        for output in layer_outputs(deployed(), request)[1]:
+            rows = output[visual].double()
+            scale = rows.abs().amax(dim=1, keepdim=True) / 7
+            lost = (rows - (rows / scale).round().clamp(-8, 7) * scale).norm(dim=1)
+            row.append(spearmanr(lost, rows.norm(dim=1)).statistic)
+        table.append(row)
+    found = measure(Quota(), original(), deployed(), EXAMPLES).residual_with_magnitude
+    assert found == pytest.approx(np.median(table, axis=0), abs=0.02)
+    single = Image.new("RGB", (1, 1), (200, 20, 20))
+    flat = measure(Quota(), original(), original(), [Request((single,), "how?", 1)])
+    assert all(-1 <= value <= 1 for value in flat.residual_with_magnitude)
 
 
 def test_a_schedule_follows_profile_and_sensitivity() -> None:

@@ -55,7 +55,7 @@ def test_it_writes_recipe_model_profile_and_figure(made: Calibrated) -> None:
     assert (file.calibration.num_samples, file.n_ref) == (4, 144)
     assert file.allocation.keep_count[-1] == 44
     shown = json.loads((made.folder / "profile.json").read_text())
-    assert len(shown["sensitivity"]) == 12
+    assert len(shown["sensitivity"]) == len(shown["residual_with_magnitude"]) == 12
     assert len(shown["profile"]["concentration_top10pct"]["median"]) == 12
     assert shown["quantization"]["quantizer"] == "rtn_w4a4"
     root = ET.fromstring((made.folder / "profile.svg").read_text())

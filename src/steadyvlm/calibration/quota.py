@@ -14,6 +14,7 @@ each its own model's ("propagated"), visual rows count or all, and ratios are av
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -28,9 +29,11 @@ from steadyvlm.engine.requests import Request
 from steadyvlm.engine.visual_sequence import VisualSequence
 from steadyvlm.errors import RunError, SampleError
 from steadyvlm.models.adapter import VisionLanguageModel
+from steadyvlm.probes.correlation import spearman
 from steadyvlm.quota.allocation import EPS, Allocation, allocate, check_percentiles, uniform
 from steadyvlm.quota.candidates import Candidates, check_layers, choose, span
 from steadyvlm.quota.profile import Concentration, Profile, concentration, profile_of, redundancy
+from steadyvlm.reduction.composite import magnitude, rounding_residual
 from steadyvlm.reduction.quota import AUTO, UNIFORM, Quota
 
 Say = Callable[[int, int], None]
@@ -44,12 +47,15 @@ class Measured:
     Attributes:
         profile: of the deployed model's layers.
         sensitivity: of every decoder layer; zeros when nothing is quantised.
+        residual_with_magnitude: median over examples of the rank correlation between what rounding loses of a visual
+            token behind the layer and its magnitude: near 1, the two metrics say the same.
         visual_tokens: of each example with a picture, in their order.
         text_tokens: mean number of text tokens beside a picture.
     """
 
     profile: Profile
     sensitivity: tuple[float, ...]
+    residual_with_magnitude: tuple[float, ...]
     visual_tokens: tuple[int, ...]
     text_tokens: float
 
@@ -140,7 +146,7 @@ def measure(
             f"none of the {len(examples)} calibration examples has a picture, so there is nothing to profile. "
             "Use a calibration set with pictures."
         )
-    record = _Record()
+    record = _Record(reduction.residual_bits)
     for start in range(0, len(used), batch_size):
         batch = used[start : start + batch_size]
         if original is deployed:
@@ -158,12 +164,14 @@ def measure(
 class _Record:
     """Numbers of the samples read so far: for each, one per layer."""
 
+    bits: int
     concentrations: list[list[Concentration]] = field(default_factory=list)
     redundancies: list[list[float]] = field(default_factory=list)
+    correlations: list[list[float]] = field(default_factory=list)
     visual: list[int] = field(default_factory=list)
     text: list[int] = field(default_factory=list)
     errors: list[list[float]] = field(default_factory=list)
-    _open: list[list[tuple[Concentration, float]]] = field(default_factory=list)
+    _open: list[list[tuple[Concentration, float, float]]] = field(default_factory=list)
     _open_errors: list[list[float]] = field(default_factory=list)
     _counts: list[tuple[int, int]] = field(default_factory=list)
 
@@ -175,7 +183,8 @@ class _Record:
         states = sequence.visual_rows(view.after)
         for mine, mass, rows in zip(self._open, view.question_attention, states, strict=True):
             if len(rows):
-                mine.append((concentration(mass.cpu().numpy()), redundancy(rows.float().cpu().numpy())))
+                alike = redundancy(rows.float().cpu().numpy())
+                mine.append((concentration(mass.cpu().numpy()), alike, _rank_correlation(rows, self.bits)))
 
     def deviate(self, ratios: Sequence[float]) -> None:
         """Take down what quantisation does to a layer in each sample of the batch."""
@@ -187,8 +196,9 @@ class _Record:
         """The batch is through all layers."""
         for shown, (visual, length) in zip(self._open, self._counts, strict=True):
             if visual:
-                self.concentrations.append([item for item, _ in shown])
-                self.redundancies.append([item for _, item in shown])
+                self.concentrations.append([item for item, _, _ in shown])
+                self.redundancies.append([item for _, item, _ in shown])
+                self.correlations.append([item for _, _, item in shown])
                 self.visual.append(visual)
                 self.text.append(length - visual)
         self.errors += self._open_errors
@@ -200,7 +210,8 @@ class _Record:
         means = np.mean(self.errors, axis=0) if self.errors else np.zeros(depth)
         if not np.isfinite(means).all():
             raise RunError("what a layer makes of an example is not finite. Load the model with dtype='float32'.")
-        return Measured(profile, tuple(means.tolist()), tuple(self.visual), float(np.mean(self.text)))
+        together = tuple(np.median(self.correlations, axis=0).tolist())
+        return Measured(profile, tuple(means.tolist()), together, tuple(self.visual), float(np.mean(self.text)))
 
 
 @torch.no_grad()
@@ -229,6 +240,12 @@ def _ratios(after: Tensor, other: Tensor, sequence: VisualSequence, *, visual_on
         kept = sequence.visual[row] if visual_only else slice(sequence.lengths[row])
         exact = after[row][kept].float()
         yield float((exact - other[row][kept].float()).norm() / (exact.norm() + EPS))
+
+
+def _rank_correlation(rows: Tensor, bits: int) -> float:
+    """Return Spearman's coefficient of residual and magnitude; 0 where one of them is the same for all tokens."""
+    found = spearman(rounding_residual(rows, bits).cpu().numpy(), magnitude(rows).cpu().numpy())
+    return 0.0 if math.isnan(found) else found
 
 
 def _allocation(reduction: Quota, layers: tuple[int, ...], measured: Measured) -> Allocation | None:

@@ -173,6 +173,7 @@ def _profile_text(schedule: Schedule, fast: AcceleratedModel, title: str) -> str
         "title": title,
         "profile": asdict(measured.profile),
         "sensitivity": measured.sensitivity,
+        "residual_with_magnitude": measured.residual_with_magnitude,
         "visual_tokens": measured.visual_tokens,
         "text_tokens": measured.text_tokens,
         "candidates": schedule.candidates and asdict(schedule.candidates),
