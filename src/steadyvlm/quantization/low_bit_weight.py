@@ -18,6 +18,7 @@ from steadyvlm.quantization.nibbles import unpack4
 from steadyvlm.quantization.state import Clip
 
 _TILE_BYTES = {"cpu": 1 << 20, "cuda": 1 << 26}  # a tile that stays in a core's cache; a tile worth a kernel launch
+_LEAST_ROWS = 192  # every tile reads all activations once more, which a few output rows do not repay
 
 UNQUANTIZED = 16
 """Activation bits that stand for: leave the activations as they are."""
@@ -63,9 +64,10 @@ class LowBitWeight:
         return self.codes(rows).to(dtype) * self.scale[rows].to(dtype).unsqueeze(1)
 
     def tiles(self) -> Iterator[slice]:
-        """Cut the output rows so that a tile of int8 codes has about `tile_bytes`."""
+        """Cut the output rows so that a tile of int8 codes has about `tile_bytes`; wide ones more, if that is open."""
+        least = 8 if self.tile_bytes else _LEAST_ROWS
         size = self.tile_bytes or _TILE_BYTES.get(self.packed.device.type, _TILE_BYTES["cpu"])
-        rows = max(8, size // max(1, self.width) // 8 * 8)
+        rows = max(least, size // max(1, self.width) // 8 * 8)
         count = self.packed.shape[0]
         return (slice(start, min(start + rows, count)) for start in range(0, count, rows))
 
