@@ -364,11 +364,26 @@ def test_a_tower_without_pictures_is_refused() -> None:
 
 
 @needs_compressor
-def test_text_alone_calibrates_the_language_model() -> None:
+def test_text_alone_passes_the_language_model_and_nothing_else() -> None:
     model = fresh("qwen2_vl")
     requests = [Request((), text) for text in WORDS]
-    report = calibrate_weights(GPTQ(group=8), model, [*requests, *examples()[:1]])
-    assert len(report.layers) == len(model.linears())
+    report = calibrate_weights(GPTQ(group=8, modules=PARTS), model, [*requests, *examples()[:1]])
+    assert len(report.layers) == len(model.linears(PARTS))
+
+
+@needs_compressor
+def test_values_take_up_scales_where_every_query_head_has_its_own() -> None:
+    module = make_module(kv_heads=4)
+    model: Any = Llava(module, make_tokenizer(), make_image_processor(), name="tiny llava")
+    exact = logits(model, examples()[:2])
+    pairs = awq_pairs(model.blocks(("language",)), model.linears())
+    assert (
+        "model.language_model.layers.0.self_attn.v_proj",
+        ("model.language_model.layers.0.self_attn.o_proj",),
+    ) in pairs
+    report = calibrate_weights(AWQ(bits=8, group=8, grid_points=4), model, examples()[:2])
+    assert len(report.notes) == 1  # no linear was left without scales
+    assert distance(model, exact, examples()[:2]) < 0.1
 
 
 @needs_compressor
