@@ -69,7 +69,7 @@ def run_blocks(
     hooks: Any = importlib.import_module("llmcompressor.modifiers.utils.hooks").HooksMixin
     done = 0
     events.calibration_start()
-    _without_pinning(modifiers)
+    _without_pinning(module, modifiers)
     with helpers.calibration_forward_context(module), helpers.DisableQuantization(module):
         for part in ORDER:
             wanted = [block for block in blocks if block.part == part]
@@ -140,11 +140,9 @@ def _hook_keys(module: nn.Module) -> Iterator[int]:
     yield from module._forward_pre_hooks
 
 
-def _without_pinning(modifiers: Sequence[Any]) -> None:
-    """Keep what AWQ stores where it is: pinned memory exists beside an accelerator only."""
-    import torch
-
-    if torch.cuda.is_available():
+def _without_pinning(module: nn.Module, modifiers: Sequence[Any]) -> None:
+    """Keep what AWQ stores where it is, unless the model is on a GPU: only there does pinned memory help, or exist."""
+    if next(module.parameters()).is_cuda:
         return
     for modifier in modifiers:
         for cache in getattr(modifier, "_parent_args_cache", {}).values():

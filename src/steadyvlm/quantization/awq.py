@@ -13,6 +13,7 @@ arXiv 2306.00978; computed by llm-compressor (`AWQModifier`, https://github.com/
 Differs:
     - The output compared is that of the module that holds all linears of a pair: attention for query, key, value, the
       feed-forward for gate and up, the linear itself when there is only one.
+    - The exponents go from 0 to 1 with both ends; the authors' go from 0 to 0.95.
     - Ranges are clipped, with `clip`, where the rounding error of the *weights* is least; the authors compare outputs.
 
 **Storage is simulated**: weights are rounded and then held in the compute dtype, see `rtn`. `steadyvlm.calibration`
