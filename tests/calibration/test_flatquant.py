@@ -13,11 +13,11 @@ from torch import nn
 from steadyvlm.calibration import flatquant
 from steadyvlm.calibration.calibrate import calibrate
 from steadyvlm.calibration.capture import block_inputs
-from steadyvlm.calibration.flatquant import for_block
+from steadyvlm.calibration.learning import for_block
 from steadyvlm.calibration.running import alone, run_block
 from steadyvlm.calibration.store import BlockStore
 from steadyvlm.engine import Request, generate
-from steadyvlm.errors import InvalidOption, RunError, Unsupported
+from steadyvlm.errors import CheckpointError, InvalidOption, RunError, Unsupported
 from steadyvlm.quantization.base import PARTS, QuantizationReport
 from steadyvlm.quantization.flatquant import FlatQuant
 from steadyvlm.quantization.install import install
@@ -281,3 +281,54 @@ def test_a_model_in_memory_has_its_own_address(tmp_path: Path, learned: list[str
     module: nn.Module = make_module(seed=1)
     run(quantizer, Llava(module, make_tokenizer(), make_image_processor()), BlockStore(tmp_path))
     assert len(learned) == 2
+
+
+def test_measurements_that_make_no_sense_are_made_again(tmp_path: Path, learned: list[str]) -> None:
+    quantizer = dataclasses.replace(QUICK, modules=("connector",))
+    model, store = tiny_llava(), BlockStore(tmp_path)
+    run(quantizer, model, store)
+    (folder,) = tmp_path.iterdir()
+    (block,) = model.blocks(("connector",))
+    found = store.read(folder.name, block, model.module)
+    assert found is not None
+    store.write(folder.name, block, found[0], {"power": "much", "rounded": 1.0, "rotated": 1.0, "learned": 1.0})
+    report, _, _ = run(quantizer, model, store)
+    assert len(learned) == 2
+    assert any("What was measured of" in note for note in report.notes)
+
+
+def test_a_reduction_inside_the_decoder_does_not_concern_the_tower(tmp_path: Path, learned: list[str]) -> None:
+    quantizer = dataclasses.replace(QUICK, modules=("vision", "connector"))
+    run(quantizer, tiny_llava(), BlockStore(tmp_path))
+    learned.clear()
+    pruned = dataclasses.replace(quantizer, pruned=True)
+    run(pruned, tiny_llava(), BlockStore(tmp_path), reduction=FASTV)
+    assert learned == []
+    run(pruned, tiny_llava(), BlockStore(tmp_path), reduction=REDUCTIONS.create("visionzip(dominant=6, contextual=2)"))
+    assert learned == ["model.multi_modal_projector"]
+    learned.clear()
+    run(pruned, tiny_llava(), BlockStore(tmp_path), reduction=REDUCTIONS.create("downsample(keep_ratio=0.3)"))
+    assert len(learned) == 3
+
+
+def test_linears_that_are_quantised_already_are_left_and_reported(tmp_path: Path) -> None:
+    from steadyvlm.quantization.rtn import RTN
+
+    model = tiny_llava().copy()
+    first = model.blocks()[0]
+    path = first.linears.__next__()
+    RTN(bits=8, group=8).quantize({path: model.linears()[path]}, model.module)
+    report = calibrate(dataclasses.replace(QUICK, modules=("language",)), model, EXAMPLES, store=BlockStore(tmp_path))
+    assert {layer.name for layer in report.skipped} == set(first.linears)
+    assert [error.block for error in report.block_errors] == [block.path for block in model.blocks()[1:]]
+    with pytest.raises(Unsupported, match="changes whole blocks, and each of 4 holds"):
+        calibrate(dataclasses.replace(QUICK, modules=("language",)), model, EXAMPLES, store=BlockStore(tmp_path))
+
+
+def test_weights_that_are_not_finite_are_refused_before_any_work(tmp_path: Path, learned: list[str]) -> None:
+    model = tiny_llava().copy()
+    with torch.no_grad():
+        model.linears(("connector",))["model.multi_modal_projector.linear_2"].weight[0, 0] = torch.inf
+    with pytest.raises(CheckpointError, match="linear_2"):
+        calibrate(QUICK, model, EXAMPLES, store=BlockStore(tmp_path))
+    assert learned == []

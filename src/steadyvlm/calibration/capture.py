@@ -24,6 +24,7 @@ from steadyvlm.engine.cache import LayerGroup
 from steadyvlm.engine.images import VisionCache
 from steadyvlm.engine.prefill import prefill_batch
 from steadyvlm.engine.requests import Request
+from steadyvlm.engine.signals import image_scale
 from steadyvlm.engine.vision import prepare
 from steadyvlm.engine.visual_sequence import VisualSequence
 from steadyvlm.errors import SampleError, Unsupported
@@ -109,7 +110,7 @@ def block_inputs(
     if part == "language":
         passing = _decoder_pass(model, chunks, reduction)
     else:
-        passing = _tower_pass(model, _chunks(_pictures(examples), batch))
+        passing = _tower_pass(model, _chunks(_pictures(examples), batch), image_scale(reduction))
     start = first
     while start < len(blocks):
         recorded = _Recorded(start, len(blocks), held_bytes)
@@ -167,7 +168,9 @@ def _decoder_pass(
     return run
 
 
-def _tower_pass(model: VisionLanguageModel, chunks: Sequence[Sequence[Image]]) -> Callable[[_Recorded], None]:
+def _tower_pass(
+    model: VisionLanguageModel, chunks: Sequence[Sequence[Image]], scale: float
+) -> Callable[[_Recorded], None]:
     """Return what encodes all pictures once, recording what enters the vision blocks that are wanted."""
 
     def run(recorded: _Recorded) -> None:
@@ -184,7 +187,7 @@ def _tower_pass(model: VisionLanguageModel, chunks: Sequence[Sequence[Image]]) -
                     seen.setdefault(index, []).append((hidden.clone(), attention))
 
             for picture in chunk:
-                model.watch_tower(model.preprocess(picture), watch)
+                model.watch_tower(model.preprocess(picture, scale=scale), watch)
             for index, found in seen.items():
                 if recorded.wants(index):
                     recorded.add(index, _joined(found))

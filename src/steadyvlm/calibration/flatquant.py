@@ -18,37 +18,36 @@ Differs:
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from steadyvlm.calibration.capture import BlockBatch, BlockInputs, block_inputs
+from steadyvlm.calibration.capture import block_inputs
 from steadyvlm.calibration.examples import examples_sha256
-from steadyvlm.calibration.running import channel_maxima
-from steadyvlm.calibration.store import BlockStore, from_tensors, to_tensors
+from steadyvlm.calibration.learning import learn
+from steadyvlm.calibration.store import BlockStore
 from steadyvlm.engine.requests import Request
-from steadyvlm.errors import RunError
+from steadyvlm.engine.signals import encoder_site, image_scale
+from steadyvlm.errors import Unsupported
 from steadyvlm.models.adapter import VisionLanguageModel
-from steadyvlm.quantization.base import BlockError, QuantizationReport, QuantizedLayer, SkippedLayer
-from steadyvlm.quantization.block_simulation import SimulatedBlock
-from steadyvlm.quantization.flat_block import FlatBlock
-from steadyvlm.quantization.flatquant import FlatQuant, block_loss
-from steadyvlm.quantization.hadamard_w4a4 import HadamardW4A4
+from steadyvlm.quantization.apply import check_weights, sort_out
+from steadyvlm.quantization.base import BlockError, QuantizationReport
+from steadyvlm.quantization.flatquant import FlatQuant
 from steadyvlm.quantization.install import install, report
 from steadyvlm.quantization.state import BlockState
 from steadyvlm.quantization.structure import Block, Part
 from steadyvlm.reduction.base import Reduction
 from steadyvlm.registry import spec_of
-from steadyvlm.seeding import content_hash, stable_seed
+from steadyvlm.seeding import content_hash
 
 Progress = Callable[[int, int, str], None]
 """Called as `progress(done, total, what)`."""
 
 _ORDER: tuple[Part, ...] = ("vision", "connector", "language")
+_VERSION = 1
+"""Raise it when the same settings come to learn something else: what was kept before is then left alone."""
 _NOT_LEARNED = ("modules", "calibration", "samples", "seed", "pruned", "backend", "decoder_inputs")
 """Settings that change nothing about what one part learns, or that the key holds in another form."""
 
@@ -73,43 +72,53 @@ def calibrate_flatquant(
         progress: called when a block is done.
 
     Raises:
-        Unsupported, SampleError: as `capture.block_inputs`.
+        Unsupported: when there is nothing to quantise, or a part reads pictures and the examples have none.
+        CheckpointError: for a weight that is not finite.
+        SampleError: for an example the model cannot read.
         RunError: when a block's loss is no number any more.
     """
     store = BlockStore() if store is None else store
+    at_work = reduction if quantizer.pruned else None
     blocks = model.blocks(quantizer.modules)
-    learner = _Learner(quantizer, model, examples, reduction if quantizer.pruned else None, store)
-    learned: dict[str, BlockError] = {}
-    layers: tuple[QuantizedLayer, ...] = ()
-    skipped: tuple[SkippedLayer, ...] = ()
-    waiting: dict[Block, BlockState] = {}
-
-    def put_in_place() -> None:
-        nonlocal layers, skipped
-        if waiting:
-            states = {block.path: state for block, state in waiting.items()}
-            done, left = install(list(waiting), states, model.module, quantizer.settings)
-            layers, skipped = (*layers, *done), (*skipped, *left)
-            waiting.clear()
-
-    for part in _ORDER:
-        if part == "language" and quantizer.decoder_inputs == "quantized":
-            put_in_place()
-        for block, state, error in learner.blocks([block for block in blocks if block.part == part]):
-            waiting[block], learned[block.path] = state, error
-            if progress is not None:
-                progress(len(learned), len(blocks), block.path)
-    put_in_place()
-    notes = [f"Calibrated on {len(examples)} examples{_how(quantizer, reduction)}.", *store.notices]
+    ready = _whole(blocks, model.module)
+    learner = _Learner(quantizer, model, examples, at_work, store)
+    states: dict[str, BlockState] = {}
+    errors: dict[str, BlockError] = {}
+    together = [_ORDER] if quantizer.decoder_inputs == "original" else [_ORDER[:2], _ORDER[2:]]
+    reports = []
+    for parts in together:
+        for part in parts:
+            for block, state, error in learner.blocks([block for block in ready if block.part == part]):
+                states[block.path], errors[block.path] = state, error
+                if progress is not None:
+                    progress(len(states), len(ready), block.path)
+        chosen = [block for block in blocks if block.part in parts]
+        decided = {block.path: states[block.path] for block in chosen if block.path in states}
+        if decided:
+            reports.append(install(chosen, decided, model.module, quantizer.settings))
+    layers, skipped = (tuple(item for found in side for item in found) for side in zip(*reports, strict=True))
+    how = ", all visual tokens kept" if at_work is None else f", with {_text(at_work)} at work"
+    notes = [f"Calibrated on {len(examples)} examples{how}.", *store.notices]
     found = report("flatquant", layers, skipped, quantizer.settings, notes)
-    return dataclasses.replace(found, block_errors=tuple(learned[block.path] for block in blocks))
+    return dataclasses.replace(found, block_errors=tuple(errors[block.path] for block in ready))
 
 
-def _how(quantizer: FlatQuant, reduction: Reduction | None) -> str:
-    if not quantizer.pruned:
-        return ", all visual tokens kept"
-    assert reduction is not None, "a pruned graph needs what prunes it"
-    return f", with {spec_of(reduction, type(reduction).__name__)} at work"
+def _whole(blocks: Sequence[Block], root: nn.Module) -> list[Block]:
+    """Return the blocks whose linears can all be quantised; `install` reports the others.
+
+    Raises:
+        Unsupported, CheckpointError: when nothing can be quantised, or a weight is not finite.
+    """
+    linears: dict[str, Any] = {path: root.get_submodule(path) for block in blocks for path in block.linears}
+    plain, skipped = sort_out(linears, root)
+    check_weights(plain)
+    whole = [block for block in blocks if all(path in plain for path in block.linears)]
+    if not whole:
+        raise Unsupported(
+            f"flatquant changes whole blocks, and each of {len(blocks)} holds a linear that cannot be quantised, such "
+            f"as '{skipped[0].name}': {skipped[0].reason}. Name other parts, or start from the original."
+        )
+    return whole
 
 
 class _Learner:
@@ -126,6 +135,7 @@ class _Learner:
         self._quantizer, self._model, self._examples = quantizer, model, examples
         self._reduction, self._store = reduction, store
         self._about = {
+            "version": _VERSION,
             "weights": model.weights_sha256(),
             "dtype": str(model.provenance()["dtype"]),
             "method": "flatquant",
@@ -139,110 +149,53 @@ class _Learner:
         if not blocks:
             return
         part, key = blocks[0].part, self._key(blocks[0].part)
-        known = [self._store.read(key, block, self._model.module) for block in blocks]
-        first = next((place for place, found in enumerate(known) if found is None), len(blocks))
-        for block, found in zip(blocks[:first], known, strict=False):
-            assert found is not None, "all blocks before the first unknown one are known"
-            yield block, found[0], BlockError(**found[1])
-        if first == len(blocks):
-            return
+        known = {block.path: self._remembered(key, block) for block in blocks}
+        unknown = [block.index for block in blocks if known[block.path] is None]
         pending = block_inputs(
-            self._model, self._examples, part, batch=self._quantizer.batch, reduction=self._reduction, first=first
+            self._model,
+            self._examples,
+            part,
+            batch=self._quantizer.batch,
+            reduction=self._seen(part),
+            first=min(unknown, default=0),
         )
-        for inputs, found in zip(pending, known[first:], strict=True):
-            block = inputs.block
+        for block in blocks:
+            found = known[block.path]
             if found is None:
-                state, error = learn(inputs, self._model, self._quantizer)
-                self._store.write(key, block, state, asdict(error))
-                yield block, state, error
-            else:
-                yield block, found[0], BlockError(**found[1])
+                inputs = next(item for item in pending if item.block == block)
+                found = learn(inputs, self._model, self._quantizer)
+                self._store.write(key, block, found[0], asdict(found[1]))
+            yield block, *found
+
+    def _remembered(self, key: str, block: Block) -> tuple[BlockState, BlockError] | None:
+        found = self._store.read(key, block, self._model.module)
+        if found is None:
+            return None
+        numbers: dict[str, Any] = {name: found[1].get(name) for name in ("power", "rounded", "rotated", "learned")}
+        if not all(isinstance(value, float) for value in numbers.values()):
+            self._store.notices.append(f"What was measured of '{block.path}' before could not be used.")
+            return None
+        return found[0], BlockError(block.path, block.part, **numbers)
+
+    def _seen(self, part: Part) -> Reduction | None:
+        """Return the reduction where it changes what this part reads."""
+        reduction = self._reduction
+        shrinks = image_scale(reduction) != 1.0
+        if part == "vision":
+            return reduction if shrinks else None
+        if part == "connector":
+            return reduction if shrinks or encoder_site(reduction, self._model.info) is not None else None
+        return reduction
 
     def _key(self, part: Part) -> str:
         about: dict[str, Any] = {**self._about, "part": part}
-        if self._reduction is not None:
-            about["reduction"] = str(spec_of(self._reduction, type(self._reduction).__name__))
+        reduction = self._seen(part)
+        if reduction is not None:
+            about["reduction"] = _text(reduction)
         if part == "language" and self._quantizer.decoder_inputs == "quantized":
             about["before"] = [other for other in self._quantizer.modules if other != part]
         return content_hash(about)
 
 
-def learn(inputs: BlockInputs, model: VisionLanguageModel, quantizer: FlatQuant) -> tuple[BlockState, BlockError]:
-    """Return what one block learns on its inputs, and how much it loses then.
-
-    Raises:
-        RunError: when the loss is no number any more.
-    """
-    block, root = inputs.block, model.module
-    quantizer = for_block(quantizer, block, model)
-    generator = torch.Generator().manual_seed(stable_seed("flatquant", quantizer.seed, block.path))
-    flat = FlatBlock(block, root, quantizer, channel_maxima(block, root, inputs.batches), generator)
-    exact = SimulatedBlock(block, root, quantizer.settings)
-    with torch.no_grad():
-        batches = [(batch, exact(batch.hidden.float(), batch.context)) for batch in inputs.batches]
-    optimizer = torch.optim.AdamW(flat.parameter_groups(), weight_decay=quantizer.weight_decay)
-    steps = max(1, quantizer.epochs * len(batches))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: quantizer.rate(min(step, steps - 1), steps))
-    for _, (batch, target) in itertools.product(range(quantizer.epochs), batches):
-        loss = block_loss(flat(batch.hidden.float(), batch.context, quantize=True), target, batch.valid)
-        if not torch.isfinite(loss):
-            raise RunError(
-                f"while '{block.path}' was calibrated its loss stopped being a number: a transform has no inverse any "
-                f"more. Take a step size below lr={quantizer.lr}, or parametrization='cayley', whose transforms always "
-                "have one."
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
-        optimizer.step()
-        schedule.step()
-    state = flat.state()
-    return state, block_error(batches, exact, state, root, quantizer)
-
-
-@torch.no_grad()
-def block_error(
-    batches: Sequence[tuple[BlockBatch, Tensor]],
-    exact: SimulatedBlock,
-    learned: BlockState,
-    root: nn.Module,
-    quantizer: FlatQuant,
-) -> BlockError:
-    """Return the mean squared error of a block whose numbers are rounded as they are, rotated, and as learned.
-
-    Args:
-        batches: what enters the block, with its full-precision output.
-        exact: the block.
-        learned: what was decided about it.
-        root: the Hugging Face module.
-        quantizer: bits and formats; rotations are drawn from its seed.
-    """
-    block = exact.block
-    bits = {name: getattr(quantizer, name) for name in ("weight_bits", "activation_bits", "kv_bits", "scale_dtype")}
-    rotated = HadamardW4A4(**bits, seed=quantizer.seed).state(block, root)
-    device = batches[0][1].device
-    states = {"rounded": BlockState(), "rotated": _single(rotated, device), "learned": _single(learned, device)}
-    totals = dict.fromkeys(("power", *states), 0.0)
-    entries = 0
-    for batch, target in batches:
-        entries += int(batch.valid.sum()) * target.shape[-1]
-        totals["power"] += float(target[batch.valid].double().square().sum())
-        for name, state in states.items():
-            output = exact(batch.hidden.float(), batch.context, state, quantize=True)
-            totals[name] += float((output - target)[batch.valid].double().square().sum())
-    return BlockError(block.path, block.part, **{name: total / entries for name, total in totals.items()})
-
-
-def for_block(quantizer: FlatQuant, block: Block, model: VisionLanguageModel) -> FlatQuant:
-    """Return the settings one block is quantised with: the vision tower's first and last may have bits of their own."""
-    bits = quantizer.vision_edge_bits
-    if bits is None or block.part != "vision":
-        return quantizer
-    edges = (0, len(model.blocks(("vision",))) - 1)
-    if block.index not in edges:
-        return quantizer
-    return dataclasses.replace(quantizer, weight_bits=bits, activation_bits=bits)
-
-
-def _single(state: BlockState, device: torch.device) -> BlockState:
-    """Return a state in float32 on a device."""
-    return from_tensors({name: value.to(device, torch.float32) for name, value in to_tensors(state).items()})
+def _text(reduction: Reduction) -> str:
+    return str(spec_of(reduction, type(reduction).__name__))
