@@ -107,7 +107,9 @@ def apply_transform(inputs: Tensor, left: Tensor | None, right: Tensor | None, s
     if right is not None:
         rows = rows.reshape(-1, right.shape[0]) @ right.to(dtype)
     if left is not None:
-        rows = left.to(dtype).T @ rows.reshape(-1, left.shape[0], width // left.shape[0])
+        matrices = rows.reshape(-1, left.shape[0], width // left.shape[0])
+        turn = left.to(dtype).T.expand(len(matrices), -1, -1)  # not copied; `matmul` would copy the rows, twice
+        rows = torch.bmm(turn, matrices)
     return rows.reshape(inputs.shape).to(inputs.dtype)
 
 
