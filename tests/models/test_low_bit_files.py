@@ -226,6 +226,34 @@ def test_rows_that_fit_no_module_are_refused(copied: Path, path: str, change: di
     refused(copied, f"describes '{path}' as .* does not fit this model")
 
 
+@pytest.mark.parametrize("row", ["text", 3, None, [], {"kind": "linear", "shape": [32, 2**70]}])
+def test_rows_that_are_no_rows_are_refused(copied: Path, row: Any) -> None:
+    edit_settings(copied, lambda settings: settings["modules"].update({DOWN: row}), sign=True)
+    refused(copied, f"describes '{DOWN}' as .* does not fit this model")
+
+
+@pytest.mark.parametrize("change", [{"dtype": "int4"}, {"dtype": None}, {"modules": []}])
+def test_settings_that_say_too_little_are_refused(copied: Path, change: dict[str, Any]) -> None:
+    edit_settings(copied, lambda settings: settings.update(change), sign=True)
+    refused(copied, "lacks its dtype or its modules")
+
+
+def test_a_configuration_that_describes_no_model_is_refused(copied: Path) -> None:
+    edit_config(copied, lambda config: config["text_config"].update(hidden_act="no such activation"))
+    refused(copied, "describes no LlavaForConditionalGeneration that can be built")
+
+
+def test_a_module_that_stands_where_none_was_has_no_saved_form(tmp_path: Path) -> None:
+    model = low_bit_model(save_source(tmp_path / "source", "llava"), parts=("connector",))
+    model.module.model.multi_modal_projector.linear_1.transform = torch.nn.Identity()
+    with pytest.raises(Unsupported, match="transform of kind Identity"):
+        write(model, tmp_path / "packed")
+    model.module.extra = torch.nn.Identity()
+    model.module.model.multi_modal_projector.linear_1.transform = None
+    with pytest.raises(Unsupported, match="'extra' is a Identity"):
+        write(model, tmp_path / "packed")
+
+
 def test_another_number_of_layers_is_refused(copied: Path) -> None:
     edit_config(copied, lambda config: config["text_config"].update(num_hidden_layers=5))
     refused(copied, r"lack 9 tensors of the model .*another number of layers")

@@ -31,6 +31,8 @@ def name_in_module(name: str) -> str | None:
 
     >>> name_in_module("vision_tower.vision_model.post_layernorm.bias"), name_in_module("model.norm.weight")
     ('model.vision_tower.post_layernorm.bias', 'model.language_model.norm.weight')
+    >>> name_in_module("language_model.model.layers.0.self_attn.rotary_emb.inv_freq") is None
+    True
     """
     if name.endswith(_COMPUTED):
         return None

@@ -71,9 +71,9 @@ def place(table: Mapping[str, Row], root: nn.Module) -> None:
             found = getattr(parent, path.rpartition(".")[2], None)
             build = _BUILDERS[row["kind"]]
             made = build(row, found)
-        except (AttributeError, KeyError, TypeError, ValueError, InvalidOption) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, InvalidOption) as error:
             raise CheckpointError(
-                f"config.json describes '{path}' as {str(dict(row))[:200]}, which does not fit this model "
+                f"config.json describes '{path}' as {str(row)[:200]}, which does not fit this model "
                 f"({type(error).__name__}: {error}). The file was edited, or belongs to another model."
             ) from error
         parent.add_module(path.rpartition(".")[2], made.eval())

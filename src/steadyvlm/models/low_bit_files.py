@@ -221,6 +221,10 @@ def _checked(folder: Path, architecture: str) -> dict[str, Any]:
             f"'{folder}' was packed from a {settings.get('architecture')}, and its config.json describes a "
             f"{architecture}. Restore config.json."
         )
+    if settings.get("dtype") not in DTYPES or not isinstance(settings.get("modules"), dict):
+        raise CheckpointError(
+            f"the quantization_config of '{folder}' lacks its dtype or its modules; restore config.json."
+        )
     return settings
 
 
