@@ -40,7 +40,8 @@ def learn_rows(x: Tensor, bits: int, high: Share = 1.0, low: Share = 1.0) -> Ten
 
 def learn_weight(weight: Tensor, bits: int, scale_dtype: torch.dtype = torch.float16) -> Tensor:
     """Return `integer.fake_weight` of finite [O, I] with gradients; what it clips is clipped before (`learn_clip`)."""
-    return _applied(_Symmetric, weight, 1.0, 1.0, bits, scale_dtype)
+    result: Tensor = _Unclipped.apply(weight, bits, scale_dtype)  # type: ignore[no-untyped-call]  # as below
+    return result
 
 
 def learn_groups(x: Tensor, bits: int, high: Share = 1.0, low: Share = 1.0) -> Tensor:
@@ -91,6 +92,32 @@ class _Symmetric(torch.autograd.Function):
         to_top, to_bottom = to_reach * upper, to_reach * ~upper
         _to_entries(to_x, x, torch.where(upper, most, least), to_top * high - to_bottom * low)
         return to_x, _like(to_top * most, high), _like(-to_bottom * least, low), None, None
+
+
+class _Unclipped(torch.autograd.Function):
+    """`_Symmetric` with shares of one: nothing lies outside, so only a row's extreme and its steps matter."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bits: int, scale_dtype: torch.dtype) -> Tensor:
+        highest = 2 ** (bits - 1) - 1
+        most, least = _extremes(x)
+        reach = torch.maximum(most, -least)
+        steps = (reach / highest).clamp(min=_SMALLEST[scale_dtype])
+        scale = torch.where(reach == 0, 1.0, steps).to(scale_dtype).to(x.dtype)
+        places = x / scale
+        codes = places.round().clamp_(-highest - 1, highest)
+        learns = reach > highest * _SMALLEST[scale_dtype]
+        ctx.save_for_backward(x, places.neg_().add_(codes), torch.where(most >= -least, most, least), learns)
+        ctx.highest = highest
+        return codes.mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (grad,) = grads
+        x, missed, extreme, learns = ctx.saved_tensors
+        to_x = grad.clone()
+        _to_entries(to_x, x, extreme, _dot(grad, missed) / ctx.highest * learns * extreme.sign())
+        return to_x, None, None
 
 
 class _Asymmetric(torch.autograd.Function):
