@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from steadyvlm.quantization.block_simulation import PLAIN, BlockContext, BlockInput, SimulatedBlock
+from steadyvlm.quantization.block_input import BlockInput
+from steadyvlm.quantization.block_simulation import PLAIN, BlockContext, SimulatedBlock
 from steadyvlm.quantization.flat_parameters import ClipLogits, LearnedMatrix, first_matrix, first_scale
 from steadyvlm.quantization.folding import joined_norm
 from steadyvlm.quantization.state import BlockState, Clip, ReaderState, Transform

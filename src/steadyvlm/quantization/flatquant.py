@@ -148,8 +148,8 @@ class FlatQuant:
     def rate(self, step: int, steps: int) -> float:
         """Return the share of the step sizes at one of `steps` steps, from 0: a cosine from 1 to `lr_floor`.
 
-        >>> [round(FlatQuant().rate(step, 3), 4) for step in range(3)]
-        [1.0, 0.7503, 0.2508]
+        >>> [round(FlatQuant(lr_floor=0.0).rate(step, 3), 4) for step in range(3)]
+        [1.0, 0.75, 0.25]
         """
         return self.lr_floor + (1.0 - self.lr_floor) * (1.0 + math.cos(math.pi * step / steps)) / 2.0
 

@@ -58,7 +58,8 @@ def install(
         blocks: blocks of `root`.
         states: what was decided about each, by path; the others are rounded as they are.
         root: the model that is changed.
-        settings: bits and formats; its `modules` are not looked at.
+        settings: bits and formats; its `modules` are not looked at. Bits for the edges of the tower go to the first and
+            the last of these vision blocks, so hand over all of them at once then.
 
     Returns:
         What was quantised and what was skipped, in the order of `blocks`. Errors of layers are measured in the
