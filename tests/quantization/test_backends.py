@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import platform
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -12,7 +15,8 @@ from torch import Tensor
 
 from steadyvlm.errors import InvalidOption, MissingDependency, Unsupported
 from steadyvlm.quantization import backends
-from steadyvlm.quantization.backends import checked_backend, int_product, multiply, resolved
+from steadyvlm.quantization.backends import checked_backend, multiply, resolved
+from steadyvlm.quantization.int8_product import int_product, sums_exactly
 from steadyvlm.quantization.integer import pack4, quantize_rows
 from steadyvlm.quantization.low_bit_weight import LowBitWeight, Rounding, checked_bits, checked_clip
 from steadyvlm.quantization.state import Clip
@@ -180,6 +184,52 @@ def test_the_simulation_is_within_one_unit_in_the_last_place(dtype: torch.dtype,
     assert (error <= 1).double().mean() >= (0.999 if bias is None or dtype != torch.float32 else 0.99)
     assert error.max() <= 2
     assert not torch.equal(fake, torch.zeros_like(fake))
+
+
+_ON_ANOTHER_CPU = """
+import torch
+from steadyvlm.quantization.int8_product import sums_exactly
+from steadyvlm.quantization.low_bit import LowBitLinear
+for bits, activation_bits in ((4, 4), (8, 8), (4, 8)):
+    generator = torch.Generator().manual_seed(bits + activation_bits)
+    low = -(1 << (bits - 1))
+    codes = torch.randint(low, -low, (24, 256), generator=generator).to(torch.int8)
+    x = torch.randn(8, 256, generator=generator)
+    options = {"weight_bits": bits, "activation_bits": activation_bits}
+    first, second = (
+        LowBitLinear.from_codes(codes, torch.ones(24), None, backend=backend, **options)(x)
+        for backend in ("int8", "reference")
+    )
+    assert torch.equal(first, second), (bits, activation_bits)
+print(sums_exactly("cpu"))
+"""
+
+
+def test_sums_are_right_on_a_processor_that_adds_in_16_bits() -> None:
+    # On x86 oneDNN then takes the instructions of a processor without VNNI, which cut sums off; elsewhere it is ignored
+    limited = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", _ON_ANOTHER_CPU], env=limited, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == str(platform.machine() not in ("x86_64", "AMD64"))
+
+
+def test_a_machine_whose_sums_are_cut_off_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def saturating(left: Tensor, right: Tensor) -> Tensor:
+        products = (left.long() + 128).unsqueeze(-1) * right.long().unsqueeze(0)
+        pairs = products.unflatten(1, (-1, 2)).sum(dim=2).clamp(-(2**15), 2**15 - 1)
+        return (pairs.sum(dim=1) - 128 * right.long().sum(dim=0)).to(torch.int32)
+
+    sums_exactly.cache_clear()
+    try:
+        monkeypatch.setattr(torch, "_int_mm", saturating)
+        assert not sums_exactly("cpu")
+        codes, x = random_codes(5, 12, 8), activations(3, 12)
+        weight = weight_of(codes, 8)
+        assert torch.equal(multiply("int8", x, weight, Rounding(8)), by_hand(x, codes, weight.scale, Rounding(8)))
+    finally:
+        sums_exactly.cache_clear()
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (16, 8, 8), (17, 33, 9), (33, 40, 16)])

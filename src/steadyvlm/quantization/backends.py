@@ -7,8 +7,8 @@ every back-end but "fake", so these agree bit for bit:
 
 - "reference": a float32 product of the integers. Every partial sum is an integer below 2^24, which float32 holds
   exactly, in any order of summation; wider codes or rows are multiplied in float64.
-- "int8": `torch._int_mm`, int8 times int8 summed in int32, on CPU (vector or matrix instructions where the processor
-  has them) and CUDA.
+- "int8": `torch._int_mm`, int8 times int8 summed in int32, on CUDA and on CPUs with instructions for it; on others,
+  whose sums would not be exact (`int8_product`), it is "reference".
 - "triton": a fused CUDA kernel for weights of up to 4 bits (`triton_kernels`).
 
 "fake" is the textbook simulation: dequantised activations times dequantised weights. It multiplies in float64, where
@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from steadyvlm.errors import InvalidOption, MissingDependency, Unsupported
+from steadyvlm.quantization.int8_product import int_product, sums_exactly
 from steadyvlm.quantization.integer import quantize_rows
 from steadyvlm.quantization.low_bit_weight import LowBitWeight, Rounding
 from steadyvlm.quantization.nibbles import apart, sixteenfold
@@ -114,6 +115,8 @@ def _reference(x: Tensor, weight: LowBitWeight, rounding: Rounding, bias: Tensor
 
 
 def _int8(x: Tensor, weight: LowBitWeight, rounding: Rounding, bias: Tensor | None) -> Tensor:
+    if not sums_exactly(x.device.type):
+        return _reference(x, weight, rounding, bias)
     codes, scale = quantize_rows(x, rounding.bits, rounding.clip)
     if weight.bits > 4:
         return _scaled(lambda tile: int_product(codes, weight.packed[tile]), weight, scale, bias, x.dtype)
@@ -152,23 +155,6 @@ _PRODUCTS: dict[str, Callable[[Tensor, LowBitWeight, Rounding, Tensor | None], T
     "int8": _int8,
     "triton": _triton,
 }
-
-
-def int_product(codes: Tensor, weight: Tensor, *, padded: bool | None = None) -> Tensor:
-    """Return codes [N, K] int8 times weight [O, K] int8, summed exactly: [N, O] int32.
-
-    Args:
-        codes: of the activations.
-        weight: of the linear.
-        padded: fill up with zeros to the shapes that CUDA takes (more than 16 rows, widths in eights); None for where
-            the tensors lie there.
-    """
-    rows, outputs = codes.shape[0], weight.shape[0]
-    if codes.is_cuda if padded is None else padded:
-        width = -codes.shape[1] % 8
-        codes = torch.nn.functional.pad(codes, (0, width, 0, max(0, 32 - rows)))
-        weight = torch.nn.functional.pad(weight, (0, width, 0, -outputs % 8))
-    return torch._int_mm(codes, weight.t())[:rows, :outputs]
 
 
 def _finished(outputs: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
