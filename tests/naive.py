@@ -236,6 +236,11 @@ class Prompt:
         last = max(index for index, image in enumerate(owner) if image is not None)
         return list(range(last + 1, len(owner))) or [index for index, image in enumerate(owner) if image is None]
 
+    @staticmethod
+    def _asking(owner: list[int | None]) -> list[int]:
+        last = max(index for index, image in enumerate(owner) if image is not None)
+        return list(range(last + 1, len(owner))) or [last]
+
     def forward(self, answered: list[int]) -> Tensor:
         """Return the logits after the prompt and the answer so far."""
         rows = self.rows + [self.text.embed_tokens(torch.tensor(token)) for token in answered]
@@ -313,7 +318,7 @@ class Prompt:
             Signal.LAST_QUERY_ATTENTION: lambda: probabilities[:, -1, where],
             Signal.RATER_ATTENTION: lambda: probabilities[:, raters][:, :, where],
             Signal.ATTENTION_OUTPUT: lambda: output[0, where],
-            Signal.QUESTION_ATTENTION: lambda: probabilities[:, self._question(owner)][:, :, where].mean((0, 1)),
+            Signal.QUESTION_ATTENTION: lambda: probabilities[:, self._asking(owner)][:, :, where].mean((0, 1)),
             Signal.VISUAL_ATTENTION: lambda: probabilities[:, where][:, :, where].mean((0, 1)),
             Signal.HIDDEN_BEFORE: lambda: torch.stack([before[place] for place in where]),
             Signal.RATER_ROTARY: lambda: torch.tensor(

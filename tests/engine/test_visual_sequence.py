@@ -125,11 +125,17 @@ def test_a_reduced_sequence_knows_where_its_tokens_stood() -> None:
     assert again.origin[0].tolist() == [0, 2, 3], "counted in the sequence just before"
 
 
-def test_the_question_asks_and_without_text_the_last_token() -> None:
+def test_the_question_asks_and_without_text_behind_the_pictures_the_last_token() -> None:
     sequence = two_prompts()
-    assert torch.equal(sequence.askers(), sequence.question)
-    sequence.question = torch.tensor([[0, 0, 0, 0, 1], [0, 0, 0, 0, 0]]).bool()
-    assert sequence.askers().tolist() == [[False] * 4 + [True], [False, False, True, False, False]]
+    assert torch.equal(sequence.askers()[0], sequence.question[0])
+    assert sequence.askers()[1].nonzero().tolist() == [[2]], "the text between the pictures sees nothing of the second"
+    first = sequence.reduce([None, pick(0)], compact=False)
+    assert first.askers()[1].nonzero().tolist() == [[1]], "once the second picture is gone, the text sees all there is"
+    sequence.question[1] = False
+    assert sequence.askers()[1].nonzero().tolist() == [[2]]
+    plain = two_prompts()
+    plain.visual[:] = False
+    assert torch.equal(plain.askers(), plain.question), "without pictures all text asks"
 
 
 def test_raters_move_with_their_tokens() -> None:

@@ -78,10 +78,11 @@ class VisualSequence:
         return list(rows[self.question].split_with_sizes(self.question.sum(dim=1).tolist()))
 
     def askers(self) -> Tensor:
-        """Return [B, T] bool, True at the question's tokens, or at the last token of a prompt without any text."""
+        """Return [B, T] bool, True at the question's tokens that see all visual ones; at the last token without any."""
         ends = torch.tensor(self.lengths, device=self.question.device)[:, None] - 1
-        silent = ~self.question.any(dim=1, keepdim=True)
-        return self.question | (silent & (torch.arange(self.question.shape[1], device=ends.device) == ends))
+        places = torch.arange(self.question.shape[1], device=ends.device)
+        asking = self.question & (places >= ((places + 1) * self.visual).amax(dim=1, keepdim=True))
+        return asking | (~asking.any(dim=1, keepdim=True) & (places == ends))
 
     def rater_columns(self) -> tuple[Tensor, list[int]]:
         """Return the columns [B, Q] of each sequence's raters, padded with column 0, and how many are meant."""

@@ -69,9 +69,9 @@ class Signal(StrEnum):
     ATTENTION_OUTPUT = "attention_output"
     """[N, D] output of the attention of layer `site.layer - 1` after its output projection, before the residual sum."""
     QUESTION_ATTENTION = "question_attention"
-    """[N] attention probability of decoder layer `site.layer - 1` from the text tokens after the last image (from all
-    text tokens when the prompt ends with an image, from the last position when there is no text) to each visual token
-    that entered that layer, as a mean over heads and text tokens (softmax over the whole causal row)."""
+    """[N] attention probability of decoder layer `site.layer - 1` from the text tokens after the last image (from the
+    last position when none follows it, since no text sees that image then) to each visual token that entered that
+    layer, as a mean over heads and text tokens (softmax over the whole causal row)."""
     VISUAL_ATTENTION = "visual_attention"
     """[N] the same from all visual tokens that entered that layer, as a mean over heads and visual tokens; a token
     that cannot look that far ahead counts as zero."""
