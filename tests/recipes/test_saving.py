@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from steadyvlm.errors import InvalidOption, Unsupported, UsageError
 from steadyvlm.models.load import load
 from steadyvlm.models.low_bit_config import transform_numbers
 from steadyvlm.models.low_bit_files import saved_table
-from steadyvlm.recipes import accelerate
+from steadyvlm.quantization.grid import Grid
+from steadyvlm.quantization.weight_only_calibrated import CalibratedLinear, to_codes
+from steadyvlm.recipes import AcceleratedModel, Recipe, accelerate
 from steadyvlm.recipes.packed_size import original_size, packed_size
 from steadyvlm.recipes.saving import save
 
@@ -51,6 +54,21 @@ def test_a_saved_model_answers_as_this_one_and_is_as_large_as_counted(
     if dtype == "model":
         assert answers(again.model) == answers(fast.model)
     assert again.reduction == fast.reduction
+
+
+def test_weight_only_models_are_written_for_serving_engines(source: Path, tmp_path: Path) -> None:
+    model: Any = load(source, device="cpu").copy()
+    for path, linear in model.linears(("language",)).items():
+        weight, bias = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
+        scale = weight.unflatten(1, (-1, 16)).abs().amax(dim=2) / 7
+        placed = CalibratedLinear(to_codes(weight, scale, None, 4), scale, None, bias, Grid(4, 16))
+        model.module.set_submodule(path, placed)
+    fast = AcceleratedModel(model, Recipe.parse("gptq(group=16)"))
+    saved = save(fast, tmp_path / "packed")
+    assert saved.format == "compressed-tensors"
+    assert 0 < saved.numbers_bytes < original_size(model, torch.float32).total
+    settings = json.loads((saved.folder / "config.json").read_text())["quantization_config"]
+    assert settings["quant_method"] == "compressed-tensors"
 
 
 def test_what_has_no_saved_form_is_refused(source: Path, tmp_path: Path) -> None:
