@@ -17,7 +17,8 @@ from steadyvlm.cost.checkpoint_size import Packing, checkpoint_size
 from steadyvlm.errors import CheckpointError, Unsupported, UsageError
 from steadyvlm.models.checkpoint_sizes import inventory_of
 from steadyvlm.models.load import load, outline
-from steadyvlm.models.low_bit_files import About, new_folder, write_module
+from steadyvlm.models.low_bit_files import About, write_module
+from steadyvlm.models.new_folder import new_folder
 from steadyvlm.models.skeleton import tensors_of
 from steadyvlm.quantization.base import QuantizationReport
 from steadyvlm.quantization.hadamard_w4a4 import HadamardW4A4

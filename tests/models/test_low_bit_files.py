@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,8 @@ from steadyvlm.errors import CheckpointError, InvalidOption, Unsupported, UsageE
 from steadyvlm.models.checkpoint_sizes import inventory_of
 from steadyvlm.models.llava import Llava
 from steadyvlm.models.load import load
-from steadyvlm.models.low_bit_files import VERSION, About, is_packed, new_folder, write_module
+from steadyvlm.models.low_bit_files import VERSION, About, is_packed, write_module
+from steadyvlm.models.new_folder import check_new_folder, new_folder
 from steadyvlm.models.shards import INDEX, open_shards
 from steadyvlm.quantization import QUANTIZERS
 from steadyvlm.quantization.install import install
@@ -150,9 +152,11 @@ def test_a_text_tower_beside_the_weights_comes_along(tmp_path: Path) -> None:
     source = save_source(tmp_path / "source", "llava")
     (source / "clip_text").mkdir()
     (source / "clip_text" / "model.safetensors").write_bytes(b"text tower")
+    (source / "clip_text").chmod(0o700)
     (source / "notes.md").write_text("left behind")
     out = write(low_bit_model(source), tmp_path / "packed")
     assert (out / "clip_text" / "model.safetensors").read_bytes() == b"text tower"
+    assert (out / "clip_text").stat().st_mode == source.stat().st_mode, "a new folder, as any other"
     assert not (out / "notes.md").exists()
 
 
@@ -310,8 +314,40 @@ def test_nothing_is_overwritten(packed: Path, tmp_path: Path) -> None:
         pass
     assert sorted(path.name for path in packed.iterdir()) == before
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot be written"), new_folder(tmp_path / "file" / "out"):
+    with pytest.raises(UsageError, match=r"cannot be written: .*file' takes no new folders"):
+        check_new_folder(tmp_path / "file" / "out")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="exists already"):
+        check_new_folder(tmp_path / "link")
+    check_new_folder(tmp_path / "some" / "new" / "place")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, **_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda path, mode: False)
+        with pytest.raises(UsageError, match="takes no new folders"):
+            check_new_folder(tmp_path / "out")
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(UsageError, match="cannot be written: No space left"), new_folder(tmp_path / "out"):
         pass
+
+
+def test_what_was_made_survives_a_place_that_was_taken_meanwhile(tmp_path: Path) -> None:
+    def taken() -> None:
+        with new_folder(tmp_path / "out") as partial:
+            (partial / "model.safetensors").write_text("hours of work")
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "other").write_text("")
+
+    with pytest.raises(UsageError, match=r"cannot be written any more: .* complete in '.*\.partial'"):
+        taken()
+    (kept,) = (path for path in tmp_path.iterdir() if path.name != "out")
+    assert (kept / "model.safetensors").read_text() == "hours of work"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["other"]
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:

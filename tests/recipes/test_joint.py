@@ -18,7 +18,8 @@ from steadyvlm.engine import Request, generate
 from steadyvlm.errors import CheckpointError
 from steadyvlm.models.fingerprint import folder_sha256
 from steadyvlm.models.load import load
-from steadyvlm.models.low_bit_files import About, new_folder, write_module
+from steadyvlm.models.low_bit_files import About, write_module
+from steadyvlm.models.new_folder import new_folder
 from steadyvlm.quantization.rtn_w4a4 import RTNW4A4
 from steadyvlm.quota.recipe_file import CalibrationIdentity
 from steadyvlm.recipes import Recipe, accelerate

@@ -26,7 +26,8 @@ from steadyvlm.errors import CheckpointError
 from steadyvlm.models.fingerprint import folder_sha256
 from steadyvlm.models.load import find_folder, outline
 from steadyvlm.models.low_bit_config import rows_under
-from steadyvlm.models.low_bit_files import About, new_folder, write_config
+from steadyvlm.models.low_bit_files import About, write_config
+from steadyvlm.models.new_folder import new_folder
 from steadyvlm.models.placement import DTYPES
 from steadyvlm.models.processors import read_json
 from steadyvlm.models.settings_files import CONFIG

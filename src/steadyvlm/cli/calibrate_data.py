@@ -15,7 +15,7 @@ from steadyvlm.errors import UsageError
 from steadyvlm.models.adapter import VisionLanguageModel
 from steadyvlm.models.fingerprint import folder_sha256
 from steadyvlm.models.load import load
-from steadyvlm.models.low_bit_files import new_folder
+from steadyvlm.models.new_folder import check_new_folder, new_folder
 from steadyvlm.quantization import QUANTIZERS
 from steadyvlm.quantization.base import Calibrated
 from steadyvlm.quota.candidates import parse_layers, span
@@ -82,8 +82,7 @@ def calibrate_lines(name: str, wish: Wish, out: Path, *, device: str, dtype: str
 
 def _checked(wish: Wish, out: Path) -> tuple[Recipe, Quota]:
     """Refuse what can be refused without a model; return the quantiser as a recipe, and the reduction."""
-    if out.exists():
-        raise UsageError(f"'{out}' exists already, and nothing is overwritten. Choose another place, or remove it.")
+    check_new_folder(out)
     spec = Spec.parse(wish.quota)
     if spec.name != "quota":
         raise UsageError(f"--quota '{wish.quota}' is another method; write quota(…) with its options.")
@@ -162,7 +161,8 @@ def _packed(fast: AcceleratedModel, folder: Path) -> Packed | None:
     if fast.recipe.quantizer is None:
         return None
     save(fast, folder / MODEL)
-    in_prefill = bool(getattr(fast.recipe.build_quantizer(), "kv_in_prefill", False))
+    quantised = [layer.kv for layer in fast.model.layers() if layer.kv is not None]
+    in_prefill = bool(quantised) and all(cache.in_prefill for cache in quantised)
     return Packed(fast.recipe.quantizer, folder_sha256(folder / MODEL), in_prefill)
 
 

@@ -12,6 +12,7 @@ from steadyvlm.errors import Unsupported, UsageError
 from steadyvlm.models.load import load, outline
 from steadyvlm.models.low_bit_config import transform_numbers
 from steadyvlm.models.low_bit_files import is_packed, saved_table
+from steadyvlm.models.new_folder import check_new_folder
 from steadyvlm.models.placement import DTYPES
 from steadyvlm.models.processors import read_json
 from steadyvlm.models.settings_files import CONFIG
@@ -66,8 +67,7 @@ def _checked(quantizer: str, out: Path, stream: bool) -> Recipe:
     assert recipe.quantizer is not None, "one was built"
     check_saved_form(recipe.quantizer.name)
     found.check_available()
-    if out.exists():
-        raise UsageError(f"'{out}' exists already, and nothing is overwritten. Choose another place, or remove it.")
+    check_new_folder(out)
     if stream and not isinstance(found, BlockQuantizer):
         raise Unsupported(
             f"{recipe.quantizer.name} has to see the model at work on examples and cannot be streamed. "

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from steadyvlm.errors import Unsupported
 from steadyvlm.models.adapter import VisionLanguageModel
-from steadyvlm.models.low_bit_files import new_folder
+from steadyvlm.models.new_folder import new_folder
 from steadyvlm.models.settings_files import CONFIG
 from steadyvlm.models.shards import SHARD_BYTES, ShardWriter
 from steadyvlm.models.skeleton import tensors_of

@@ -6,17 +6,14 @@ place for these rows, compares every name, shape and format with the headers of 
 numbers, each to where it stays: 16-bit copies of packed weights never exist. The answers are, bit for bit, those of the
 model that was saved.
 
-Nothing is overwritten: a folder is written beside its place and renamed when it is complete.
+Nothing is overwritten: a folder is written beside its place and renamed when it is complete (`new_folder`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steadyvlm.errors import CheckpointError, InvalidOption, Unsupported, UsageError
+from steadyvlm.errors import CheckpointError, InvalidOption, Unsupported
 from steadyvlm.models.low_bit_config import describe, digest, owner_test, place
 from steadyvlm.models.placement import DTYPES
 from steadyvlm.models.processors import optional_json, read_json
@@ -62,28 +59,6 @@ def saved_table(folder: Path) -> dict[str, Any]:
     """Return the rows of a packed checkpoint's modules, by path."""
     table: dict[str, Any] = read_json(folder / CONFIG)["quantization_config"]["modules"]
     return table
-
-
-@contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes `target` when all went well, and vanishes when not.
-
-    Raises:
-        UsageError: when `target` exists already, or cannot be written.
-    """
-    if target.exists():
-        raise UsageError(f"'{target}' exists already, and nothing is overwritten. Choose another place, or remove it.")
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise UsageError(f"'{target}' cannot be written: {error.strerror or error}. Choose another place.") from error
-    try:
-        yield partial
-        partial.rename(target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def float_format(dtype: str) -> torch.dtype | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,10 @@ def write_settings(
         template: a chat template in place of the tokenizer's own.
     """
     if folder is not None and not is_original(folder):
-        for path in settings_files(folder):
-            shutil.copyfile(path, out / path.name)
+        _copy(settings_files(folder), out)
         if (folder / _BESIDE).is_dir():
-            shutil.copytree(folder / _BESIDE, out / _BESIDE)
+            (out / _BESIDE).mkdir()
+            _copy([path for path in (folder / _BESIDE).iterdir() if path.is_file()], out / _BESIDE)
         return read_json(folder / CONFIG)
     tokenizer.save_pretrained(str(out))
     image_processor.save_pretrained(str(out))
@@ -51,3 +52,9 @@ def write_settings(
         (out / "chat_template.json").write_text(json.dumps({"chat_template": template}) + "\n", encoding="utf-8")
     described: dict[str, Any] = json.loads(module.config.to_json_string(use_diff=False))
     return described
+
+
+def _copy(files: Iterable[Path], out: Path) -> None:
+    """Copy what is in the files, of links what they lead to; whatever may be done with those, the copies are usable."""
+    for path in files:
+        shutil.copyfile(path, out / path.name)

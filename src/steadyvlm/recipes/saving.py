@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from steadyvlm.errors import Unsupported
-from steadyvlm.models.low_bit_files import About, float_format, new_folder, write_module
+from steadyvlm.models.low_bit_files import About, float_format, write_module
+from steadyvlm.models.new_folder import new_folder
 from steadyvlm.models.shards import SHARD_BYTES
 from steadyvlm.recipes.accelerate import AcceleratedModel
 
