@@ -246,7 +246,7 @@ def test_pictures_are_needed_for_a_tower_and_a_reduction_for_a_pruned_graph() ->
     pruned = dataclasses.replace(QUICK, pruned=True)
     with pytest.raises(InvalidOption, match="the recipe drops no tokens"):
         calibrate(pruned, model, EXAMPLES)
-    with pytest.raises(InvalidOption, match="Write its layers and keep_ratios out"):
+    with pytest.raises(InvalidOption, match="in place of 'quota' or a preset"):
         calibrate(pruned, model, EXAMPLES, REDUCTIONS.create("quota"))
     with pytest.raises(Unsupported, match="reads its input as it is"):
         calibrate(

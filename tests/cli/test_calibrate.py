@@ -6,11 +6,13 @@ import json
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from steadyvlm.cli import calibrate_data
 from steadyvlm.cli.calibrate_data import Wish, calibrate_lines
-from steadyvlm.errors import SteadyVLMError
+from steadyvlm.errors import RunError, SteadyVLMError
 from steadyvlm.models.load import load
 from steadyvlm.pocket.benchmark import PocketTask
 from steadyvlm.recipes import accelerate
@@ -143,12 +145,30 @@ def test_a_quantiser_that_learns_sees_the_same_examples(tmp_path: Path, monkeypa
         (Wish("rtn_w4a4", samples=10_000), "were asked for"),
         (Wish("rtn_w4a4", calibration="nowhere"), "no calibration set is called"),
         (Wish("rtn_w4a4", layers="9-12", samples=2), "12 layers"),
+        (Wish("flatquant(pruned=True)", samples=2), "layers or keep ratios from the calibrated model"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_written(tmp_path: Path, wish: Wish, message: str) -> None:
+    said: list[str] = []
     with pytest.raises(SteadyVLMError, match=message):
-        run(tmp_path / "never", wish)
+        calibrate_lines("pocket", wish, tmp_path / "never", device="cpu", dtype="auto", say=said.append)
     assert not list(tmp_path.iterdir())
+    assert said == [], "nothing was quantised to find that out"
+
+
+def test_a_pruned_graph_is_calibrated_with_the_schedule_that_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def stop(quantizer: Any, model: Any, examples: Any, reduction: Any, **_: Any) -> None:
+        seen.append((quantizer.pruned, reduction.candidates, reduction.is_auto))
+        raise RunError("that will do")
+
+    monkeypatch.setattr(calibrate_data, "calibrate", stop)
+    with pytest.raises(RunError, match="that will do"):
+        run(tmp_path / "never", Wish("flatquant(pruned=True)", samples=2, layers="3-4", schedule="uniform"))
+    assert seen == [(True, (3, 4), False)]
 
 
 def test_nothing_is_overwritten(made: Calibrated, steadyvlm) -> None:

@@ -275,8 +275,13 @@ def test_a_pruned_graph_is_calibrated_with_the_reduction_at_work(tmp_path: Path)
     report = accelerate(tiny_llava(), recipe).report
     assert report is not None
     assert any("keep_ratio=0.25" in note and "at work" in note for note in report.notes)
-    with pytest.raises(InvalidOption, match="Write its layers and keep_ratios out"):
-        accelerate(tiny_llava(), f"quota + flatquant(calibration={path!r}, pruned=True)")
+    for auto in ("quota", "quota-30", "quota-uniform-30"):
+        unknown = f"{auto} + flatquant(calibration={path!r}, pruned=True)"
+        with pytest.raises(InvalidOption, match=r"layers=\(2, 3, 4\), .* in place of 'quota' or a preset"):
+            accelerate(tiny_llava(), unknown)
+    recipe = Recipe.parse(unknown.replace(auto, "quota"))
+    with pytest.raises(InvalidOption, match="in place of"):  # a study asks for addresses before its first question
+        calibration_sha256(recipe.build_quantizer(), recipe.build_reduction(), "0" * 64, "mine")
 
 
 def test_the_address_of_examples_follows_what_is_drawn(tmp_path: Path) -> None:

@@ -58,6 +58,17 @@ def check_pruned(quantizer: Calibrated, model: VisionLanguageModel, reduction: R
         InvalidOption: when the recipe drops no tokens, or does not yet know which.
         Unsupported: when the reduction reads what only a quantised model shows.
     """
+    check_schedule(quantizer, reduction)
+    if quantizer.pruned:
+        check_deployed(reduction, model)
+
+
+def check_schedule(quantizer: Calibrated, reduction: Reduction | None) -> None:
+    """Return quietly if a pruned graph is not asked for, or it is known which; the part that needs no model.
+
+    Raises:
+        InvalidOption: as `check_pruned`.
+    """
     if not quantizer.pruned:
         return
     if reduction is None:
@@ -67,10 +78,10 @@ def check_pruned(quantizer: Calibrated, model: VisionLanguageModel, reduction: R
         )
     if getattr(reduction, "is_auto", False):
         raise InvalidOption(
-            "pruned=True calibrates with the reduction at work, and this reduction takes its schedule from the "
-            "calibrated model. Write its layers and keep_ratios out, or leave pruned out."
+            "pruned=True calibrates with the reduction at work, and this reduction takes its layers or keep ratios "
+            "from the calibrated model. Name them, for example \"quota(layers=(2, 3, 4), keep_ratios='uniform')\" in place "
+            "of 'quota' or a preset such as quota-30, or leave pruned out."
         )
-    check_deployed(reduction, model)
 
 
 def weights_alone(

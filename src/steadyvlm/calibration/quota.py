@@ -31,7 +31,7 @@ from steadyvlm.errors import RunError, SampleError
 from steadyvlm.models.adapter import VisionLanguageModel
 from steadyvlm.probes.correlation import spearman
 from steadyvlm.quota.allocation import EPS, Allocation, allocate, check_percentiles, uniform
-from steadyvlm.quota.candidates import Candidates, check_layers, choose, span
+from steadyvlm.quota.candidates import Candidates, check_depth, check_layers, choose, span
 from steadyvlm.quota.profile import Concentration, Profile, concentration, profile_of, redundancy
 from steadyvlm.reduction.composite import magnitude, rounding_residual
 from steadyvlm.reduction.quota import AUTO, UNIFORM, Quota
@@ -107,8 +107,7 @@ def resolve_schedule(
     (2, 3, 4, 5, 6)
     """
     depth = original.info.num_layers
-    if reduction.layers != AUTO:
-        check_layers(reduction.layers, depth, apply=reduction.apply)
+    check_reach(reduction, depth)
     measured = measure(reduction, original, deployed, examples, batch_size=batch_size, say=say)
     candidates, notes = None, []
     layers = reduction.layers
@@ -128,6 +127,18 @@ def resolve_schedule(
     if original is deployed and reduction.keep_ratios == AUTO:
         notes.append("nothing is quantised, so no layer is more sensitive than another and the schedule is uniform")
     return Schedule(reduction.settled(layers, ratios), measured, allocation, candidates, tuple(notes))
+
+
+def check_reach(reduction: Quota, depth: int) -> None:
+    """Return quietly if a decoder of so many layers has those a schedule is for, or some to choose from.
+
+    Raises:
+        InvalidOption: if not.
+    """
+    if reduction.layers == AUTO:
+        check_depth(depth)
+    else:
+        check_layers(reduction.layers, depth, apply=reduction.apply)
 
 
 def measure(

@@ -67,7 +67,7 @@ def calibrate_lines(name: str, wish: Wish, out: Path, *, device: str, dtype: str
     chosen = drawn_set(quota, model.weights_sha256(), model.info.name)
     examples = load_examples(quantizer, quota, model)
     examples = examples if examples.schedule else Examples(examples.quantizer, chosen.requests())
-    fast = _quantised(model, recipe, examples, say)
+    fast = _quantised(model, recipe, quota, examples, say)
     schedule = resolve_schedule(quota, model, fast.model, examples.schedule, say=_measuring(say))
     identity = CalibrationIdentity(chosen.sha256, len(chosen.samples), quota.seed)
     with new_folder(out) as partial:
@@ -123,7 +123,9 @@ def _with_examples(spec: Spec, wish: Wish) -> Spec:
     return Spec(spec.name, {name: value for name, value in asked.items() if name in known} | dict(spec.options))
 
 
-def _quantised(model: VisionLanguageModel, recipe: Recipe, examples: Examples, say: Say) -> AcceleratedModel:
+def _quantised(
+    model: VisionLanguageModel, recipe: Recipe, quota: Quota, examples: Examples, say: Say
+) -> AcceleratedModel:
     quantizer: Any = recipe.build_quantizer()
     if quantizer is None:
         return AcceleratedModel(model, recipe)
@@ -134,7 +136,7 @@ def _quantised(model: VisionLanguageModel, recipe: Recipe, examples: Examples, s
         say(f"  {done}/{total} {what}")
 
     if isinstance(quantizer, Calibrated):
-        report = calibrate(quantizer, target, examples.quantizer, progress=tell)
+        report = calibrate(quantizer, target, examples.quantizer, quota, progress=tell)
     else:
         report = apply_quantizer(quantizer, target, None, examples)
     return AcceleratedModel(target, recipe, None, report)

@@ -74,7 +74,7 @@ class FlatQuant:
         backend: what multiplies, "auto", "fake", "reference", "int8" or "triton".
         calibration: a registered calibration set, or the path of one; "auto" is the set that belongs to the model.
         samples: how many of its samples are used.
-        seed: of the draw of samples, of the first matrices and of the order of steps.
+        seed: of the draw of samples and of the first matrices.
         pruned: calibrate on the pruned graph, with the recipe's own token reduction at work.
         modules: parts of the model, some of "language", "connector", "vision". Token embeddings, norms, biases and
             the language-model head stay as they are.

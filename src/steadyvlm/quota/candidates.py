@@ -75,12 +75,8 @@ def choose(
     depth = len(concentration)
     if not depth == len(spread) == len(redundancy):
         raise InvalidOption(f"quota: profiles of {depth}, {len(spread)} and {len(redundancy)} layers do not fit.")
+    check_depth(depth)
     half, late = depth // 2, min(depth - 1, 3 * depth // 4)
-    if half < FIRST:
-        raise InvalidOption(
-            f"quota: a decoder of {depth} layers has no candidate layers: the first {FIRST} and the second half are "
-            "spared. Name some yourself, for example layers=(2,)."
-        )
     early = (concentration[0] + concentration[1]) / 2
     least = (early + max(concentration)) / 2
     steady = 2 * median(spread)
@@ -96,6 +92,15 @@ def choose(
     scaled = by_depth(depth, max_layers=max_layers)
     why = "tokens are alike where attention is able to rank" if able else "no early layer is concentrated and steady"
     return Candidates(scaled, "depth", f"candidate layers {span(scaled)} by relative depth, because {why}")
+
+
+def check_depth(depth: int) -> None:
+    """Return quietly if a decoder of so many layers has candidates to choose from; raises InvalidOption otherwise."""
+    if depth // 2 < FIRST:
+        raise InvalidOption(
+            f"quota: a decoder of {depth} layers has no candidate layers: the first {FIRST} and the second half are "
+            "spared. Name some yourself, for example layers=(2,)."
+        )
 
 
 def by_depth(depth: int, *, max_layers: int = MAX_LAYERS) -> tuple[int, ...]:

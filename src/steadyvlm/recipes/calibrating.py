@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from steadyvlm.calibration.calibrate import calibrate, check_pruned
+from steadyvlm.calibration.calibrate import calibrate, check_pruned, check_schedule
 from steadyvlm.calibration.examples import Asking, Wanted, drawn_set, examples_of
-from steadyvlm.calibration.quota import resolve_schedule
+from steadyvlm.calibration.quota import check_reach, resolve_schedule
 from steadyvlm.calibration.sets import AUTO
 from steadyvlm.engine import Request
 from steadyvlm.models.adapter import VisionLanguageModel
@@ -39,12 +39,14 @@ def load_examples(quantizer: AnyQuantizer | None, reduction: Reduction | None, m
     """Read all examples a recipe asks for; refuse what could only fail after hours of work.
 
     Raises:
-        InvalidOption, Unsupported: for a pruned graph without a schedule, or scores that need what this quantiser does
-            not quantise.
+        InvalidOption, Unsupported: for a pruned graph without a schedule, layers the model does not have, or scores
+            that need what this quantiser does not quantise.
         UnknownName, SampleError, ImageError: for a calibration set that cannot be used.
     """
     if isinstance(quantizer, Calibrated):
         check_pruned(quantizer, model, reduction)
+    if isinstance(reduction, Quota):
+        check_reach(reduction, model.info.num_layers)
     if quantizer is not None and not _rounds_activations(quantizer):
         _check_residual(reduction, model)
     wanted = _asking(quantizer, reduction)
@@ -69,8 +71,11 @@ def calibration_sha256(
         model: its name, for messages.
 
     Raises:
-        Unsupported, UnknownName, SampleError, InvalidOption: for a set that cannot be found or is too small.
+        Unsupported, UnknownName, SampleError, InvalidOption: for a set that cannot be found or is too small, and for a
+            pruned graph without a schedule.
     """
+    if isinstance(quantizer, Calibrated):
+        check_schedule(quantizer, reduction)
     wanted = _asking(quantizer, reduction)
     hashes = {name: drawn_set(asking, weights_sha256, model).sha256 for name, asking in wanted.items()}
     return content_hash(hashes) if hashes else None
