@@ -56,6 +56,7 @@ def test_it_writes_recipe_model_profile_and_figure(made: Calibrated) -> None:
     assert file.quantiser.name.startswith("rtn_w4a4(")
     assert (file.calibration.num_samples, file.n_ref) == (4, 144)
     assert file.allocation.keep_count[-1] == 44
+    assert file.scoring.residual_domain == "transformed"
     shown = json.loads((made.folder / "profile.json").read_text())
     assert len(shown["sensitivity"]) == len(shown["residual_with_magnitude"]) == 12
     assert len(shown["profile"]["concentration_top10pct"]["median"]) == 12
@@ -98,6 +99,10 @@ def test_answer_runs_it(made: Calibrated, picture: Path, steadyvlm) -> None:
     named = steadyvlm("answer", picture, "what color is the digit?", "-r", "fastv-k2-50", "--device", "cpu")
     assert named.code == 0, named.err
     assert "fastv-k2-50 is scaled from 32 layers to 12" in named.err
+    long = "quota(keep_ratios='uniform', layers=(2, 3), weights=(0.5625, 0.3125, 0.125, 0.0), " + " " * 300 + "floor=0.5)"
+    spelled = steadyvlm("answer", picture, "what color is the digit?", "-r", long, "--device", "cpu")
+    assert spelled.code == 0, spelled.err  # longer than a path may be
+
     bare = steadyvlm("answer", "-", "what color is the digit?", "--device", "cpu")
     assert bare.code == 0, bare.err
 

@@ -56,7 +56,8 @@ import click
     "--quota",
     default="quota",
     show_default=True,
-    help='Everything else about pruning, as in a recipe: "quota(weights=(0.5, 0.3, 0.2, 0.0))".',
+    help='Everything else about pruning, as in a recipe: "quota(weights=(0.5, 0.3, 0.2, 0.0))". Left out, the residual '
+    "is measured where the deployed layers round (residual_domain='transformed'), if they do.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto takes a GPU when there is one.")
 @click.option("--dtype", default="auto", show_default=True, help="Precision the model is loaded in.")

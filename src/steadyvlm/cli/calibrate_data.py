@@ -21,7 +21,7 @@ from steadyvlm.quantization.base import Calibrated
 from steadyvlm.quota.candidates import parse_layers, span
 from steadyvlm.quota.recipe_file import CalibrationIdentity, RecipeFile
 from steadyvlm.recipes.accelerate import AcceleratedModel
-from steadyvlm.recipes.calibrating import Examples, apply_quantizer, load_examples
+from steadyvlm.recipes.calibrating import Examples, apply_quantizer, load_examples, rounds_inputs
 from steadyvlm.recipes.joint import MODEL, RECIPE
 from steadyvlm.recipes.joint_file import Packed, build_file
 from steadyvlm.recipes.recipe import Recipe
@@ -89,10 +89,24 @@ def _checked(wish: Wish, out: Path) -> tuple[Recipe, Quota]:
     clash = sorted(spec.options.keys() & {"floor", "layers", "keep_ratios", "tau", "calibration", "samples", "seed"})
     if clash:
         raise UsageError(f"--quota sets {', '.join(clash)}, which have options of their own here; give them there.")
+    recipe = Recipe()
+    if wish.quantizer != NONE:
+        recipe = Recipe.parse(wish.quantizer)
+        if recipe.quantizer is None or recipe != Recipe(quantizer=recipe.quantizer):
+            raise UsageError(f"'{wish.quantizer}' is not a quantiser alone. Give one such as flatquant, or none.")
+        check_saved_form(recipe.quantizer.name)
+        recipe = Recipe(quantizer=_with_examples(Spec.parse(wish.quantizer), wish))
+    quantizer: Any = recipe.build_quantizer()
+    # Where the deployed layers round their inputs, what a token loses is measured there: it kept more answers in the
+    # study pocket-quota-choices than the residual of the plain hidden state, which is the recipe's own default.
+    # A quantiser that learns on the pruned graph prunes before anything rounds.
+    rounds = rounds_inputs(quantizer) and not getattr(quantizer, "pruned", False)
+    deployed = {"residual_domain": "transformed"} if rounds else {}
     quota: Quota = REDUCTIONS.create(
         Spec(
             "quota",
             {
+                **deployed,
                 **spec.options,
                 "floor": wish.floor,
                 "layers": AUTO if wish.layers == AUTO else parse_layers(wish.layers),
@@ -104,15 +118,8 @@ def _checked(wish: Wish, out: Path) -> tuple[Recipe, Quota]:
             },
         )
     )
-    if wish.quantizer == NONE:
-        return Recipe(), quota
-    recipe = Recipe.parse(wish.quantizer)
-    if recipe.quantizer is None or recipe != Recipe(quantizer=recipe.quantizer):
-        raise UsageError(f"'{wish.quantizer}' is not a quantiser alone. Give one such as flatquant, or none.")
-    check_saved_form(recipe.quantizer.name)
-    recipe = Recipe(quantizer=_with_examples(Spec.parse(wish.quantizer), wish))
-    quantizer: Any = recipe.build_quantizer()
-    quantizer.check_available()
+    if quantizer is not None:
+        quantizer.check_available()
     return recipe, quota
 
 

@@ -47,7 +47,7 @@ def load_examples(quantizer: AnyQuantizer | None, reduction: Reduction | None, m
         check_pruned(quantizer, model, reduction)
     if isinstance(reduction, Quota):
         check_reach(reduction, model.info.num_layers)
-    if quantizer is not None and not _rounds_activations(quantizer):
+    if quantizer is not None and not rounds_inputs(quantizer):
         _check_residual(reduction, model)
     wanted = _asking(quantizer, reduction)
     known: dict[Wanted, list[Request]] = {}
@@ -125,9 +125,11 @@ def _wanted(asking: Asking) -> Wanted:
     return Wanted(asking.calibration, asking.samples, asking.seed)
 
 
-def _rounds_activations(quantizer: AnyQuantizer) -> bool:
-    """Whether the decoder's layers will have quantised inputs."""
-    return "language" in quantizer.modules and getattr(quantizer, "activation_bits", 16) < 16
+def rounds_inputs(quantizer: AnyQuantizer | None) -> bool:
+    """Whether a quantiser gives the decoder's layers quantised inputs."""
+    if quantizer is None or "language" not in quantizer.modules:
+        return False
+    return bool(getattr(quantizer, "activation_bits", 16) < 16)
 
 
 def _check_residual(reduction: Reduction | None, model: VisionLanguageModel) -> None:
