@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from steadyvlm.calibration import build_set as build
 from steadyvlm.calibration.build_set import SOURCES, Lines, LlavaInstruct, Rows, build_set
 from steadyvlm.calibration.sets import read_set
 from steadyvlm.cli.calibration_set import calibration_set
-from steadyvlm.errors import ImageError, InvalidOption, SampleError, UnknownName
+from steadyvlm.errors import ImageError, InvalidOption, SampleError, UnknownName, UsageError
 from tiny import make_image
 
 
@@ -119,6 +120,14 @@ def test_a_set_that_exists_is_never_overwritten(data: Path) -> None:
     assert (data / "a.json").read_text() == "mine"
 
 
+def test_a_place_that_cannot_be_written_is_said(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="takes nothing new"):
+        build_set("a", sources(data), data / "mix.json" / "a.json", samples=6)
+    monkeypatch.setattr(build, "check_new_folder", lambda out: None)  # it was free then
+    with pytest.raises(UsageError, match="cannot be written: .* Choose another place"):
+        build_set("a", sources(data), data / "mix.json" / "a.json", samples=6)
+
+
 @pytest.mark.parametrize(
     ("change", "samples", "kind", "complaint"),
     [
@@ -126,6 +135,10 @@ def test_a_set_that_exists_is_never_overwritten(data: Path) -> None:
         (lambda found: [found[0], found[0]], 3, InvalidOption, "a name of its own"),
         (lambda found: found, 2, InvalidOption, "at least one for each of 3 groups"),
         (lambda found: [Lines(found[2].path, share=0)], 3, InvalidOption, "share of 'text' is 0"),
+        (lambda found: [Lines(found[2].path, share=1e-9)], 3, InvalidOption, "give a number from 0.000001 up"),
+        (lambda found: [SOURCES.create("lines(path='a', share='b')")], 3, InvalidOption, "share of 'text' is 'b'"),
+        (lambda found: [SOURCES.create("lines(path=3)")], 3, InvalidOption, "path=3 is not allowed"),
+        (lambda found: [SOURCES.create("jsonl(path='a', group='')")], 3, InvalidOption, "group='' is not allowed"),
         (lambda found: found[2:], 12, SampleError, "has 11 usable samples for group 'text', 12 are needed"),
         (lambda found: [Lines("missing.txt")], 1, SampleError, "missing.txt' cannot be read"),
         (lambda found: [LlavaInstruct(found[2].path, "x")], 1, SampleError, "is not JSON"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -45,6 +46,13 @@ def test_the_hash_is_that_of_the_content_not_of_the_place(tmp_path: Path) -> Non
     for change in ({"prompt": "who"}, {"image_sha256": "0" * 64}, {"group": "b"}, {"id": "q"}):
         assert read_set(write_set(tmp_path, samples=[{**rows[0], **change}, *rows[1:]])).sha256 != first.sha256
     assert read_set(write_set(tmp_path, samples=rows[::-1])).sha256 != first.sha256
+
+
+def test_a_picture_of_several_samples_is_named_once(tmp_path: Path) -> None:
+    sample = CalibrationSample("a", "What?", "gone.png", "0" * 64, "general")
+    several = CalibrationSet("mine", (sample, dataclasses.replace(sample, id="b", prompt="Where?")), tmp_path)
+    with pytest.raises(ImageError, match=r"1 of 1 pictures are missing: gone\.png\. Put"):
+        several.requests()
 
 
 def test_missing_changed_and_damaged_pictures_are_named_in_one_error(tmp_path: Path) -> None:

@@ -314,7 +314,7 @@ def test_nothing_is_overwritten(packed: Path, tmp_path: Path) -> None:
         pass
     assert sorted(path.name for path in packed.iterdir()) == before
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"cannot be written: .*file' takes no new folders"):
+    with pytest.raises(UsageError, match=r"cannot be written: .*file' takes nothing new"):
         check_new_folder(tmp_path / "file" / "out")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="exists already"):
@@ -329,7 +329,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: 
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "access", lambda path, mode: False)
-        with pytest.raises(UsageError, match="takes no new folders"):
+        with pytest.raises(UsageError, match="takes nothing new"):
             check_new_folder(tmp_path / "out")
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(UsageError, match="cannot be written: No space left"), new_folder(tmp_path / "out"):

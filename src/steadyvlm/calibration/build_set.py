@@ -14,6 +14,7 @@ Differs: the shares of that mixture are not published; they are equal here unles
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from steadyvlm.calibration.sets import FORMAT, MAX_PROMPT, CalibrationSample, SetFile, shares, to_json
-from steadyvlm.errors import ImageError, InvalidOption, SampleError
+from steadyvlm.errors import ImageError, InvalidOption, SampleError, UsageError
+from steadyvlm.models.new_folder import check_new_folder
 from steadyvlm.registry import Registry
 from steadyvlm.seeding import stable_seed
 from steadyvlm.tasks.sources import FileImage
@@ -166,6 +168,7 @@ def build_set(name: str, sources: Sequence[Source], out: Path, *, samples: int =
 
     Raises:
         InvalidOption: for no source, two of one group, a share of nothing, or a file that is already there.
+        UsageError: when the file cannot be written.
         SampleError: when a source cannot be read or holds too few samples.
         ImageError: naming drawn pictures that are missing or unreadable; nothing is written then.
 
@@ -189,9 +192,12 @@ def build_set(name: str, sources: Sequence[Source], out: Path, *, samples: int =
     rows.sort(key=lambda row: row[0])  # groups alternate, so that every batch holds of all
     about = f"{samples} samples of {'; '.join(map(str, sources))}; seed {seed}."
     content = SetFile(FORMAT, 1, name, about, _folder(root, out), None, tuple(sample for _, sample in rows))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("x", encoding="utf-8") as file:
-        file.write(to_json(content))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("x", encoding="utf-8") as file:
+            file.write(to_json(content))
+    except OSError as error:
+        raise UsageError(f"'{out}' cannot be written: {error.strerror or error}. Choose another place.") from None
     return content
 
 
@@ -202,10 +208,23 @@ def _check(sources: Sequence[Source], out: Path, samples: int) -> None:
     if samples < len(groups):
         raise InvalidOption(f"samples={samples} is not allowed. Give at least one for each of {len(groups)} groups.")
     for source in sources:
-        if not 0 < source.share < 1e6:
-            raise InvalidOption(f"the share of '{source.group}' is {source.share}; give a number above 0.")
-    if out.exists():
+        for item in dataclasses.fields(source):
+            if isinstance(item.default, str) or item.name in ("path", "images"):
+                _check_text(item.name, getattr(source, item.name))
+        share = source.share
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 1e-6 <= share < 1e6:
+            raise InvalidOption(f"the share of '{source.group}' is {share!r}; give a number from 0.000001 up.")
+    if os.path.lexists(out):
         raise InvalidOption(f"'{out}' is already there, and sets do not change. Choose another name.")
+    check_new_folder(out)  # a file as little as a folder
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str) or (name in ("path", "group") and not value):
+        raise InvalidOption(f"{name}={value!r} is not allowed. Give a text, for example {name}='{_EXAMPLES[name]}'.")
+
+
+_EXAMPLES = {"path": "questions.jsonl", "images": "pictures", "only": "coco/", "group": "general"}
 
 
 def _drawn(source: Source, count: int, seed: int) -> list[Candidate]:

@@ -79,8 +79,8 @@ def check_schedule(quantizer: Calibrated, reduction: Reduction | None) -> None:
     if getattr(reduction, "is_auto", False):
         raise InvalidOption(
             "pruned=True calibrates with the reduction at work, and this reduction takes its layers or keep ratios "
-            "from the calibrated model. Name them, for example \"quota(layers=(2, 3, 4), keep_ratios='uniform')\" in place "
-            "of 'quota' or a preset such as quota-30, or leave pruned out."
+            "from the calibrated model. Name them, for example \"quota(layers=(2, 3, 4), keep_ratios='uniform')\" in "
+            "place of 'quota' or a preset such as quota-30, or leave pruned out."
         )
 
 

@@ -130,8 +130,8 @@ class CalibrationSet:
             ImageError: naming the pictures that are missing or are not those the set was made with.
         """
         pictures, problems = dict[_Key, Image.Image](), dict[str, list[str]]()
-        for item in self.samples:
-            if item.image is None or _key(item) in pictures:
+        for item in {_key(item): item for item in self.samples}.values():
+            if item.image is None:
                 continue
             try:
                 pictures[_key(item)] = self._picture(item)

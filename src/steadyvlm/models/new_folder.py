@@ -43,7 +43,7 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def check_new_folder(target: Path) -> None:
-    """Return quietly if `new_folder` can make this folder, as far as can be told beforehand; makes nothing.
+    """Return quietly if something new can be made here, as far as can be told beforehand; makes nothing.
 
     Raises:
         UsageError: when something is there already, or nothing can be made there.
@@ -52,4 +52,4 @@ def check_new_folder(target: Path) -> None:
         raise UsageError(f"'{target}' exists already, and nothing is overwritten. Choose another place, or remove it.")
     nearest = next(folder for folder in target.absolute().parents if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise UsageError(f"'{target}' cannot be written: '{nearest}' takes no new folders. Choose another place.")
+        raise UsageError(f"'{target}' cannot be written: '{nearest}' takes nothing new. Choose another place.")
