@@ -124,7 +124,7 @@ def test_a_place_that_cannot_be_written_is_said(data: Path, monkeypatch: pytest.
     with pytest.raises(UsageError, match="takes nothing new"):
         build_set("a", sources(data), data / "mix.json" / "a.json", samples=6)
     monkeypatch.setattr(build, "check_new_folder", lambda out: None)  # it was free then
-    with pytest.raises(UsageError, match="cannot be written: .* Choose another place"):
+    with pytest.raises(UsageError, match=r"cannot be written: .* Choose another place"):
         build_set("a", sources(data), data / "mix.json" / "a.json", samples=6)
 
 
