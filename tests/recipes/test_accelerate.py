@@ -241,9 +241,10 @@ def test_scores_that_need_quantised_activations_are_refused_without_them(
     quantizer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Llava, "copy", lambda self: pytest.fail("copied before it was checked"))
-    quota = "quota(layers=(2,), keep_ratios='uniform', residual_domain='transformed')"
-    with pytest.raises(Unsupported, match="reads its input as it is"):
-        accelerate(tiny_llava(), quota + quantizer)
+    for ratios in ("'uniform'", "'auto'"):
+        quota = f"quota(layers=(2,), keep_ratios={ratios}, residual_domain='transformed')"
+        with pytest.raises(Unsupported, match="reads its input as it is"):
+            accelerate(tiny_llava(), quota + quantizer)
 
 
 def test_a_schedule_is_measured_on_the_quantised_model_with_the_quantisers_set(tmp_path: Path) -> None:

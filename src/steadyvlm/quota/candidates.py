@@ -135,16 +135,16 @@ def check_layers(layers: object, num_layers: int | None = None, *, apply: str = 
         )
     if whole[0] < FIRST:
         raise InvalidOption(
-            f"quota: layers={tuple(whole)} begins at layer {whole[0]}, but attention of the first {FIRST} layers "
-            f"cannot rank tokens yet. Begin at layer {FIRST} or later."
+            f"quota: candidate layers {span(whole)} begin at layer {whole[0]}, but attention of the first {FIRST} "
+            f"layers cannot rank tokens yet. Begin at layer {FIRST} or later."
         )
     if num_layers is not None:
         last = num_layers - 2 if apply == "next" else num_layers - 1
         if whole[-1] > last:
             behind = " (tokens are dropped behind a layer, and nothing reads those of the last)" * (apply == "next")
             raise InvalidOption(
-                f"quota: layers={tuple(whole)} does not fit this model, whose decoder has {num_layers} layers; the "
-                f"last candidate can be layer {last}{behind}."
+                f"quota: candidate layers {span(whole)} do not fit this model, whose decoder has {num_layers} layers; "
+                f"the last candidate can be layer {last}{behind}."
             )
     return tuple(whole)
 
@@ -164,7 +164,9 @@ def parse_layers(text: str) -> tuple[int, ...]:
         first, dash, last = text.partition("-")
         found = list(range(int(first), int(last) + 1)) if dash else [int(part) for part in text.split(",")]
     except ValueError:
-        raise InvalidOption(f"quota: layers '{text}' cannot be read. Write a range such as 2-6.") from None
+        found = []
+    if not found:
+        raise InvalidOption(f"quota: layers '{text}' cannot be read. Write a range such as 2-6.")
     return check_layers(found)
 
 

@@ -40,14 +40,14 @@ def load_examples(quantizer: AnyQuantizer | None, reduction: Reduction | None, m
 
     Raises:
         InvalidOption, Unsupported: for a pruned graph without a schedule, layers the model does not have, or scores
-            that need what this quantiser does not quantise.
+            that need what neither the model nor this quantiser quantises.
         UnknownName, SampleError, ImageError: for a calibration set that cannot be used.
     """
     if isinstance(quantizer, Calibrated):
         check_pruned(quantizer, model, reduction)
     if isinstance(reduction, Quota):
         check_reach(reduction, model.info.num_layers)
-    if quantizer is not None and not rounds_inputs(quantizer):
+    if not rounds_inputs(quantizer):
         _check_residual(reduction, model)
     wanted = _asking(quantizer, reduction)
     known: dict[Wanted, list[Request]] = {}
