@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -53,7 +54,8 @@ def answer(image: Path, question: str, model: str, recipe: str, max_new_tokens: 
 
 
 def _is_recipe_file(path: Path) -> bool:
-    return (path / "recipe.json").is_file() or (path.suffix == ".json" and path.is_file())
+    # os.path answers for a text too long to be a path as well
+    return os.path.isfile(path / "recipe.json") or (path.suffix == ".json" and os.path.isfile(path))
 
 
 def _steps(layers: tuple[int, ...]) -> str:
