@@ -67,7 +67,9 @@ def test_the_report_counts_words_scales_and_zero_points() -> None:
 
 def test_a_group_that_does_not_fit_is_refused_with_those_that_would() -> None:
     linears = {"a": nn.Linear(64, 8), "b": nn.Linear(48, 8)}
-    with pytest.raises(InvalidOption, match=r"^gptq: .*1 of 2 linears \(first: b, width 48; .*48, 64\).*group=16, None"):
+    with pytest.raises(
+        InvalidOption, match=r"^gptq: .*1 of 2 linears \(first: b, width 48; .*48, 64\).*group=16, None"
+    ):
         refuse_misfits("gptq", 32, linears)
     refuse_misfits("gptq", 16, linears)
     refuse_misfits("gptq", None, linears)

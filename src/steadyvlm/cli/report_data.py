@@ -22,6 +22,8 @@ from steadyvlm.tasks.sources import BytesImage, FileImage, read_bounded
 
 Key = tuple[str, str, str]
 
+_LONGEST_RECIPE = 200
+
 DEFAULT_THRESHOLD = 0.5
 """The score from which an answer is right, where no task says otherwise."""
 
@@ -35,7 +37,11 @@ def study_report(result: StudyResult, *, correct_threshold: float | None = None)
     perturbed = study_under_perturbation(result, correct_threshold=correct_threshold)
     result = result.clean()
     comparisons = compare_study(result, correct_threshold=correct_threshold)
-    arms = [ArmReport(name, result.recipes[name], found, result.arms[name]) for name, found in comparisons.items()]
+    written = {arm.name: arm.recipe for arm in result.study.arms}
+    arms = [
+        ArmReport(name, _shown(result.recipes[name], written[name]), found, result.arms[name])
+        for name, found in comparisons.items()
+    ]
     if result.control is not None:
         threshold = next((arm.comparison.correct_threshold for arm in arms), correct_threshold or DEFAULT_THRESHOLD)
         found = compare(*result.paired(CONTROL), correct_threshold=threshold)
@@ -65,6 +71,11 @@ def study_report(result: StudyResult, *, correct_threshold: float | None = None)
         variants=variants,
         contrasts=contrasts,
     )
+
+
+def _shown(canonical: str, written: str) -> str:
+    """Return a recipe as its reader knows it: all options spelled out, unless there are dozens."""
+    return canonical if len(canonical) <= _LONGEST_RECIPE else written
 
 
 def runs_report(
