@@ -99,7 +99,8 @@ def test_answer_runs_it(made: Calibrated, picture: Path, steadyvlm) -> None:
     named = steadyvlm("answer", picture, "what color is the digit?", "-r", "fastv-k2-50", "--device", "cpu")
     assert named.code == 0, named.err
     assert "fastv-k2-50 is scaled from 32 layers to 12" in named.err
-    long = "quota(keep_ratios='uniform', layers=(2, 3), weights=(0.5625, 0.3125, 0.125, 0.0), " + " " * 300 + "floor=0.5)"
+    start = "quota(keep_ratios='uniform', layers=(2, 3), weights=(0.5625, 0.3125, 0.125, 0.0), "
+    long = start + " " * 300 + "floor=0.5)"
     spelled = steadyvlm("answer", picture, "what color is the digit?", "-r", long, "--device", "cpu")
     assert spelled.code == 0, spelled.err  # longer than a path may be
 

@@ -1,4 +1,4 @@
-"""PyramidDrop, SparseVLM, VTW and QUOTA inside real decoders: counts per layer, records, positions, and batches of eight."""
+"""PyramidDrop, SparseVLM, VTW and QUOTA inside real decoders: counts per layer, records, positions, and batches."""
 
 from __future__ import annotations
 
