@@ -35,8 +35,9 @@ METHODS = {
     ),
     "quantizers": (
         "Quantisers",
-        "A quantiser stores the weights of the language model's linear layers in fewer bits. It works on a copy; "
-        "the source model is never changed.",
+        "A quantiser stores the weights of linear layers in fewer bits, and some round activations and the cache of "
+        "keys and values as well. It works on a copy; the source model is never changed. Which to take, what is stored "
+        "and how it is computed: [quantization.md](quantization.md).",
     ),
     "models": ("Models", "Besides these names, any folder or hub id of a supported family can be given."),
     "tasks": (

@@ -14,5 +14,10 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 def test_example_runs(script: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(script), run_name="__main__")
     printed = capsys.readouterr().out
-    expected = {"01_one_answer": "accelerated", "02_two_runs": "right to wrong", "03_inside": "answers stayed"}
+    expected = {
+        "01_one_answer": "accelerated",
+        "02_two_runs": "right to wrong",
+        "03_inside": "answers stayed",
+        "04_low_bit": "48 of 48 answers of the folder are those of the model in memory",
+    }
     assert expected[script.stem] in printed
