@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from block_cases import BlockCase, block_cases
 from steadyvlm.errors import CheckpointError, Unsupported
 from steadyvlm.quantization.folding import Written, joined_norm, scale_home
+from steadyvlm.quantization.hadamard_w4a4 import HadamardW4A4
 from steadyvlm.quantization.install import install, report
 from steadyvlm.quantization.low_bit import LowBitLinear
+from steadyvlm.quantization.rtn_w4a4 import RTNW4A4
 from steadyvlm.quantization.settings import LowBitSettings
 from steadyvlm.quantization.state import BlockState, Clip, ReaderState, Transform
 from steadyvlm.quantization.structure import Feed
@@ -272,6 +274,17 @@ def test_a_block_that_cannot_be_done_whole_is_left_alone() -> None:
     assert model.module.get_submodule("model.language_model.layers.1.self_attn.q_proj") is kept
     with pytest.raises(Unsupported, match=r"no whole block to quantise: .*q_proj: its block holds"):
         install([blocks[1]], {}, model.module, LowBitSettings())
+
+
+@pytest.mark.parametrize("quantizer", [RTNW4A4(), HadamardW4A4()], ids=["rtn_w4a4", "hadamard_w4a4"])
+def test_what_is_packed_already_is_left_alone_and_the_rest_is_done(quantizer: RTNW4A4 | HadamardW4A4) -> None:
+    model = tiny_llava().copy()
+    HadamardW4A4().quantize_blocks(model.blocks(("language",)), model.module)
+    packed = {path: model.module.get_submodule(path) for block in model.blocks(("language",)) for path in block.linears}
+    done = quantizer.quantize_blocks(model.blocks(("language", "connector")), model.module)
+    assert {layer.name for layer in done.layers} == {path for b in model.blocks(("connector",)) for path in b.linears}
+    assert {layer.name for layer in done.skipped} == packed.keys()
+    assert all(model.module.get_submodule(path) is linear for path, linear in packed.items())
 
 
 def test_what_cannot_be_quantised_is_refused_before_anything_changes() -> None:

@@ -56,7 +56,8 @@ def install(
 
     Args:
         blocks: blocks of `root`.
-        states: what was decided about each, by path; the others are rounded as they are.
+        states: what was decided about each, by path; the others are rounded as they are, and what was decided about
+            blocks that are left alone does not matter.
         root: the model that is changed.
         settings: bits and formats; its `modules` are not looked at. Bits for the edges of the tower go to the first and
             the last of these vision blocks, so hand over all of them at once then.
@@ -71,7 +72,8 @@ def install(
             changed then.
     """
     ready, skipped = _sorted_out(blocks, root)
-    check_states(ready, states, root)
+    left = {block.path for block in blocks} - {block.path for block in ready}
+    check_states(ready, {path: state for path, state in states.items() if path not in left}, root)
     edges = _edges(blocks)
     layers: list[QuantizedLayer] = []
     for block in ready:
