@@ -24,8 +24,8 @@ from steadyvlm.quota.profile import Profile
 VERSION = 1
 AGREE = 1e-12
 """Two derivations of a ratio may differ by this much: another machine may round `exp` differently."""
-MOST = 1_000_000
-"""No model has more layers or sees more tokens; keeps a hostile file from asking for memory."""
+MOST_LAYERS, MOST = 10_000, 1_000_000
+"""No model has more layers, or sees more tokens; keeps a hostile file from asking for memory and time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +226,8 @@ class RecipeFile:
         for text in hashes:
             _agree(re.fullmatch("[0-9a-f]{64}", text) is not None, f"'{text[:80]}' is no SHA-256")
         layers = self.model.num_layers
-        bounded = 1 <= layers <= MOST and 1 <= self.n_ref <= MOST and self.calibration.num_samples >= 1
-        _agree(bounded, f"num_layers, n_ref and num_samples lie between 1 and {MOST:,}")
+        bounded = 1 <= layers <= MOST_LAYERS and 1 <= self.n_ref <= MOST and self.calibration.num_samples >= 1
+        _agree(bounded, f"num_layers lies between 1 and {MOST_LAYERS:,}, n_ref between 1 and {MOST:,}")
         check_layers(self.candidates, layers, apply=self.apply)
         for name in ("concentration_top10pct", "concentration_top10abs", "mass_top10pct", "mass_top10abs"):
             shown = None if self.profile is None else getattr(self.profile, name)
