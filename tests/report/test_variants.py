@@ -10,6 +10,7 @@ import pytest
 from steadyvlm.report.data import ReportData
 from steadyvlm.report.html import render_html
 from steadyvlm.report.published import published_tables
+from steadyvlm.report.terminal import terminal_text
 from steadyvlm.report.variants import contrast_rows, of_estimate, sentence, variant_rows
 from steadyvlm.stability import Contrast, Estimate, Variant
 
@@ -81,6 +82,14 @@ def test_the_page_has_the_section_only_when_there_is_something_to_show(data: Rep
     assert "fewer answers change under joint" in page
     assert 'id="seeds"' not in render_html(demo)
     assert "One minus the other" not in render_html(replace(data, contrasts=()))
+
+
+def test_the_terminal_tells_the_same(data: ReportData, demo: ReportData) -> None:
+    text = " ".join(terminal_text(data).split())
+    assert "3 runs: 97.4 % of the score retained [96.0, 99.0], 5.1 % changed [4.0, 6.5], 2.1 % right→wrong" in text
+    assert "1 run: 10.0 % changed" in text
+    assert "changed −3.0 [−4.0, −1.0], right→wrong +0.1 [−1.0, +1.0]: fewer answers change under joint." in text
+    assert "calibration seeds" not in terminal_text(demo)
 
 
 def test_a_published_row_takes_the_variants_means(data: ReportData) -> None:

@@ -66,6 +66,10 @@ class Measured:
         return {"model": self.model, "task": self.task, "disk_bytes": self.disk_bytes, **self.figures}
 
 
+_CELL = 14
+"""Columns of a number, or more where a heading needs more."""
+
+
 def measure_all(
     models: Sequence[str], tasks: Sequence[str], options: Mapping[str, Any], say: Callable[[str], None]
 ) -> list[Measured]:
@@ -104,13 +108,15 @@ def system_lines(found: Sequence[Measured], published: bool) -> Iterator[str]:
     where = "GPU" if first["gpu_peak_bytes"] is not None else "process, beyond Python and libraries"
     yield ""
     yield f"Peak memory: {where}. Power: {first['energy_source']}."
-    yield _row("task", [f"{what} {model}" for what in ("score", "peak", "power") for model in models])
+    heads = [f"{what} {model}" for what in ("score", "peak", "power") for model in models]
+    width = max(_CELL, *map(len, heads))
+    yield _row("task", heads, width)
     for task in dict.fromkeys(item.task for item in found):
         row = [item for item in found if item.task == task]
         cells = [f"{item.figures['score']:.2f}" for item in row]
         cells += [_size(item.peak_bytes) for item in row]
         cells += ["-" if item.figures["watts"] is None else f"{item.figures['watts']:.1f} W" for item in row]
-        yield _row(task, cells)
+        yield _row(task, cells, width)
     if published:
         yield ""
         yield "Published (QUOTA, Table 7; other models, data and machines): score, peak GPU memory in GB, power in W"
@@ -138,8 +144,8 @@ def _disk_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
-def _row(name: str, cells: Sequence[str]) -> str:
-    return f"{name:<46}" + "".join(f"  {cell:>14}" for cell in cells)
+def _row(name: str, cells: Sequence[str], width: int = _CELL) -> str:
+    return f"{name:<46}" + "".join(f"  {cell:>{width}}" for cell in cells)
 
 
 def _size(count: float) -> str:

@@ -19,6 +19,7 @@ from steadyvlm.report.measures import Measure
 from steadyvlm.report.summary import Reading, caveats, headline, insight, readings
 from steadyvlm.report.tables import ArmRow, OriginalRow, arm_rows, original_row
 from steadyvlm.report.text import DASH, ascii_only, label, percent
+from steadyvlm.report.variants import contrast_rows, difference_in_words, in_words, variant_rows
 
 WIDTH = 110
 """Columns of plain text."""
@@ -78,6 +79,13 @@ class _Pen:
             parts += [Text(), self._table(original_row(data), arm_rows(data), wide=wide)]
             parts += [Text(), self.text("Percent of answers with interval; change and excess in points.", "dim")]
             parts += [Text(), self._list([(item.arm.name, _found(item)) for item in readings(data)])]
+        variants, contrasts = variant_rows(data), contrast_rows(data)
+        if variants:
+            parts += [Text(), self.text("Over calibration seeds", "bold")]
+            parts.append(self._list([(row.name, in_words(row)) for row in variants]))
+        if contrasts:
+            parts += [Text(), self.text("One minus the other, in points", "bold")]
+            parts.append(self._list([(f"{row.first} − {row.second}", difference_in_words(row)) for row in contrasts]))
         where = [(arm.name, _where(arm)) for arm in data.accelerated]
         if any(found for _, found in where):
             parts += [Text(), self.text("Most right→wrong by family", "bold")]

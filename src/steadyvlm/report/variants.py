@@ -79,6 +79,21 @@ def of_estimate(found: Estimate, *, sign: bool = False) -> Measure:
     return Measure(percent(found.value, sign=sign), limits, of, title, found.value, found.low, found.high)
 
 
+def in_words(row: VariantRow) -> str:
+    """Return a variant as one sentence, for where there is no table."""
+    retained = f"{row.retained.text} % of the score retained {row.retained.interval}, " if row.retained.defined else ""
+    changed = f"{row.changed.text} % changed {row.changed.interval}"
+    broken = f"{row.broken.text} % right→wrong {row.broken.interval}"
+    return f"{row.runs}: {retained}{changed}, {broken}."
+
+
+def difference_in_words(row: ContrastRow) -> str:
+    """Return a contrast as one sentence."""
+    numbers = [("score", row.score), ("changed", row.changed), ("right→wrong", row.broken)]
+    told = ", ".join(f"{name} {item.text} {item.interval}" for name, item in numbers)
+    return f"{told}: {row.sentence}."
+
+
 def sentence(found: Contrast) -> str:
     """Return what the contrast's intervals allow to be said."""
     said = []
