@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from steadyvlm.report.data import ReportData
+from steadyvlm.report.data import Arithmetic, ReportData
 from steadyvlm.report.html import render_html
 from steadyvlm.report.published import published_tables
 from steadyvlm.report.terminal import terminal_text
@@ -95,11 +95,22 @@ def test_the_terminal_tells_the_same(data: ReportData, demo: ReportData) -> None
 def test_a_published_row_takes_the_variants_means(data: ReportData) -> None:
     (table,) = published_tables(data)
     rows = {row.label: row for row in table.rows}
-    assert table.measured_fields == ("score, %", "retention, %", "DR, %", "NDR, %", "operations")
+    named = ("score, %", "retention, %", "DR, %", "NDR, %", "operations", "operations by the paper’s count, %")
+    assert table.measured_fields == named
     assert rows["Collaborative (QUOTA)"].measured[:3] == ("88.0 [86.0, 90.0]", "97.4 [96.0, 99.0]", "5.1 [4.0, 6.5]")
     assert rows["Collaborative (QUOTA)"].titles[2].startswith("seeds 4.8, 5.1, 5.4; ")
     assert rows["Quant-only"].measured[2] == "–"
     assert rows["Collaborative (QUOTA)"].overall == ("95.65",)
+
+
+def test_operations_are_counted_as_the_paper_counts(data: ReportData) -> None:
+    counted = {"joint-s0": Arithmetic(4e8, 0.409, 1000, "the paper's"), "prune-only": Arithmetic(4e8, 0.432, 1000, "")}
+    (table,) = published_tables(replace(data, conventions={"quota-table4": counted}))
+    rows = {row.label: row for row in table.rows}
+    assert rows["Collaborative (QUOTA)"].measured[-1] == "40.9"
+    assert rows["Collaborative (QUOTA)"].titles[-1] == "mean of 1,000 answers; the paper's"
+    assert rows["Prune-only"].measured[-1] == "43.2"
+    assert rows["Quant-only"].measured[-1] == "–"
 
 
 def test_a_name_cannot_become_markup(data: ReportData, made: Callable[..., ReportData]) -> None:

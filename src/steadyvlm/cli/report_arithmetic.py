@@ -22,15 +22,19 @@ from steadyvlm.study.result import StudyResult
 PROFILE = "engine"
 
 
-def study_arithmetic(result: StudyResult) -> tuple[dict[str, Arithmetic], list[str]]:
+def study_arithmetic(result: StudyResult, convention: str = PROFILE) -> tuple[dict[str, Arithmetic], list[str]]:
     """Return the operations of every arm by name, "original" included, and what a reader must know about them.
 
     Empty when the model's sizes or the counts were not recorded (an older run, imported answers).
+
+    Args:
+        result: what a study answered.
+        convention: a cost profile; a ratio means something only inside one.
     """
     sizes = _sizes(result)
     if sizes is None:
         return {}, []
-    rule = profile(PROFILE)
+    rule = profile(convention)
     by_key = {item.key: item for item in result.original}
     found: dict[str, Arithmetic] = {}
     uncounted: list[str] = []

@@ -15,6 +15,7 @@ from steadyvlm.cli.report_arithmetic import study_arithmetic, study_disruption
 from steadyvlm.errors import SteadyVLMError
 from steadyvlm.records import AnswerKind, ImageRef, Prediction
 from steadyvlm.report.data import CONTROL, ORIGINAL, ArmReport, ReportData
+from steadyvlm.report.published import conventions
 from steadyvlm.study.plan import Study, build_task
 from steadyvlm.study.result import StudyResult
 from steadyvlm.tasks.logs import load_log
@@ -70,6 +71,7 @@ def study_report(result: StudyResult, *, correct_threshold: float | None = None)
         perturbed=perturbed,
         variants=variants,
         contrasts=contrasts,
+        conventions={name: study_arithmetic(result, name)[0] for name in conventions(result.study.tables)},
     )
 
 

@@ -117,6 +117,7 @@ class ReportData:
         published: ids of published tables to show beside what was measured.
         variants: name to what recipes come to over several calibration seeds; empty when none was run under several.
         contrasts: of variants.
+        conventions: cost profile to run name to operations under it, for tables of papers that count otherwise.
 
     Raises:
         InvalidOption: when two arms share a name or one is called "original".
@@ -137,6 +138,7 @@ class ReportData:
     perturbed: Mapping[str, UnderPerturbation] = field(default_factory=dict)
     variants: Mapping[str, Variant] = field(default_factory=dict)
     contrasts: Sequence[Contrast] = ()
+    conventions: Mapping[str, Mapping[str, Arithmetic]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = Counter([ORIGINAL, *(arm.name for arm in self.arms)])

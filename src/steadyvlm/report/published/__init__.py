@@ -8,7 +8,7 @@ model's score never stands under another model's name.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -39,6 +39,7 @@ _MEASURED = {
     "tflops": "operations",
     "dr": "DR, %",
     "ndr": "NDR, %",
+    "share": "operations by the paper’s count, %",
 }
 """What is measured here; DR and NDR stand beside tables whose paper has neither."""
 
@@ -94,7 +95,18 @@ def published_tables(data: ReportData) -> tuple[PublishedTable, ...]:
         UnknownName: for an id that does not exist.
     """
     measured = _measured(data)
-    return tuple(_table(table_id, data.model, measured) for table_id in data.published)
+    return tuple(_table(data, table_id, measured) for table_id in data.published)
+
+
+def conventions(table_ids: Iterable[str]) -> tuple[str, ...]:
+    """Return the cost profiles that these tables count operations by, each once; unknown tables are left out.
+
+    >>> conventions(["quota-compare", "lofi-main"])
+    ('quota-table4',)
+    """
+    known = _tables()
+    found = [known[name].get("convention", "") for name in table_ids if name in known]
+    return tuple(dict.fromkeys(name for name in found if name))
 
 
 def published_table(table_id: str) -> Mapping[str, Any]:
@@ -161,14 +173,26 @@ def _text(item: Measure, of: str = "") -> tuple[str, str]:
     return f"{item.text} {item.interval}".strip(), f"{of}; {item.title}" if of else item.title
 
 
-def _table(table_id: str, model: str, measured: Mapping[str, Mapping[str, tuple[str, str]]]) -> PublishedTable:
+def _shares(data: ReportData, convention: str) -> dict[str, tuple[str, str]]:
+    """Run or variant name -> its operations in percent of the original's, counted as a paper counts."""
+    counted = data.conventions.get(convention, {})
+    found = {
+        name: (percent(item.of_original), f"mean of {item.n:,} answers; {item.profile}")
+        for name, item in counted.items()
+    }
+    return found | {name: found[variant.runs[0]] for name, variant in data.variants.items() if variant.runs[0] in found}
+
+
+def _table(data: ReportData, table_id: str, measured: Mapping[str, Mapping[str, tuple[str, str]]]) -> PublishedTable:
     table = published_table(table_id)
+    shares = _shares(data, table.get("convention", ""))
     fields = [name for name in FIELDS if name in table["rows"][0]]
     ours = table.get("measured", fields)
     first = table["rows"][0]
     rows = []
     for row in table["rows"]:
-        mine = measured.get(row.get("arm", ""), {})
+        arm = row.get("arm", "")
+        mine = {**measured.get(arm, {}), **({"share": shares[arm]} if arm in shares else {})}
         cells = tuple(
             tuple(_cell(name, row[name][column], first[name][column], row is first) for name in fields)
             for column in range(len(table["benchmarks"]))
@@ -192,7 +216,7 @@ def _table(table_id: str, model: str, measured: Mapping[str, Mapping[str, tuple[
         benchmarks=tuple(table["benchmarks"]),
         fields=tuple(FIELDS[name] for name in fields),
         overall=tuple(table.get("overall", ())),
-        measured_model=model,
+        measured_model=data.model,
         measured_fields=tuple(_MEASURED[name] for name in ours),
         rows=tuple(rows),
     )
