@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from steadyvlm.calibration import build_set as build
 from steadyvlm.calibration.build_set import SOURCES, Lines, LlavaInstruct, Rows, build_set
 from steadyvlm.calibration.sets import read_set
-from steadyvlm.cli.calibration_set import calibration_set
+from steadyvlm.cli.main import Settings, cli
 from steadyvlm.errors import ImageError, InvalidOption, SampleError, UnknownName, UsageError
 from tiny import make_image
 
@@ -182,12 +182,14 @@ def test_the_commands_build_and_check(data: Path) -> None:
     out = data / "sets" / "mine.json"
     source = f"jsonl(path={str(data / 'rows.jsonl')!r}, group='seen')"
     runner = CliRunner()
-    built = runner.invoke(calibration_set, ["build", str(out), "--source", source, "--samples", "4"])
+    built = runner.invoke(
+        cli, ["calibration-set", "build", str(out), "--source", source, "--samples", "4"], obj=Settings()
+    )
     assert built.exit_code == 0, built.output
     assert "Calibration set 'mine': 4 samples (4 seen)." in built.output
-    checked = runner.invoke(calibration_set, ["check", str(out)])
+    checked = runner.invoke(cli, ["calibration-set", "check", str(out)], obj=Settings())
     assert "unchanged" in checked.output
     for picture in (data / "pictures" / "gqa").iterdir():
         picture.unlink()
-    failed = runner.invoke(calibration_set, ["check", str(out)])
+    failed = runner.invoke(cli, ["calibration-set", "check", str(out)], obj=Settings())
     assert isinstance(failed.exception, ImageError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import shutil
 import sys
@@ -194,14 +195,22 @@ def test_settings_and_template_beside_the_tokenizer(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "package"),
-    [
-        ({"quant_method": "gptq", "bits": 4}, "gptqmodel"),
-        ({"quant_method": "compressed-tensors"}, "compressed-tensors"),
-    ],
+    [({"quant_method": "gptq", "bits": 4}, "gptqmodel")],
 )
 def test_a_quantised_checkpoint_without_its_backend(folder: Path, settings: dict[str, Any], package: str) -> None:
     edit(folder / "config.json", quantization_config=settings)
     with pytest.raises(MissingDependency, match=package):
+        load(folder, device="cpu")
+
+
+def test_a_compressed_checkpoint_that_does_not_say_how(folder: Path) -> None:
+    """Its backend is named where it is missing; where it is there, the settings are at fault."""
+    edit(folder / "config.json", quantization_config={"quant_method": "compressed-tensors"})
+    there = importlib.util.find_spec("compressed_tensors") is not None
+    kind = (
+        (CheckpointError, "quantization_config cannot be used") if there else (MissingDependency, "compressed-tensors")
+    )
+    with pytest.raises(kind[0], match=kind[1]):
         load(folder, device="cpu")
 
 

@@ -202,6 +202,13 @@ def _load_weights(folder: Path, architecture: str, config: Any, device: torch.de
         ) from error
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(f"the weights in '{folder}' cannot be loaded: {str(error).strip()[:500]}") from error
+    except (TypeError, AttributeError) as error:  # what backends raise where their settings lack a part
+        if not quantised:
+            raise
+        raise CheckpointError(
+            f"'{folder}' says that it is quantised with {method}, but its quantization_config cannot be used "
+            f"({str(error).strip()[:200]}); repair config.json."
+        ) from error
     _refuse_missing(folder, report)
     if not quantised:
         return module.to(device)

@@ -36,10 +36,9 @@ from steadyvlm.quota.allocation import (
     keep_count,
     uniform,
 )
-from steadyvlm.quota.candidates import MAX_LAYERS, check_layers
+from steadyvlm.quota.candidates import check_layers
 from steadyvlm.reduction.base import Selection, Signal, Signals, Site
 from steadyvlm.reduction.composite import (
-    WEIGHTS,
     composite_score,
     corrected_for_causality,
     magnitude,
@@ -98,7 +97,7 @@ class Quota:
     layers: str | tuple[int, ...] = AUTO
     keep_ratios: str | tuple[float, ...] = AUTO
     floor: float = _FLOOR
-    weights: tuple[float, ...] = WEIGHTS
+    weights: tuple[float, ...] = (0.45, 0.25, 0.1, 0.2)
     percentiles: tuple[float, ...] = (5.0, 95.0)
     apply: str = "next"
     prune_cache: bool = True
@@ -115,7 +114,7 @@ class Quota:
     sensitivity_mode: str = "local"
     sensitivity_rows: str = "visual"
     sensitivity_percentiles: tuple[float, ...] = (10.0, 90.0)
-    max_layers: int = MAX_LAYERS
+    max_layers: int = 5
     calibration: str = AUTO
     samples: int = 128
     seed: int = 0
